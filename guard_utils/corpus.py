@@ -1,0 +1,331 @@
+"""The embedded corpus: short clauses composed into texts, with the privacy values they contain.
+
+A text is composed, not picked: clauses about a few privacy categories, harmless ones and look-alikes are drawn from a
+bank of our own, shuffled, joined as prose or set as a record (JSON, log line, form, ...), and their slots filled with
+values of many countries. Rows have the schema of ai4privacy/pii-masking-200k, so the same label maps serve both.
+
+Splits are disjoint in clauses and in values; some situations occur in the validation or the test split only.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import tomllib
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from guard_utils.labels import PII_200K
+from guard_utils.values import Piece, Split, Values, in_split
+
+LANGUAGES = ("en", "de", "fr", "it")
+LANGUAGE_SHARES = (0.85, 0.05, 0.05, 0.05)
+CATEGORY_COUNTS = {0: 0.27, 1: 0.38, 2: 0.21, 3: 0.09, 4: 0.035, 5: 0.015}
+RECORD_SHARE = 0.22
+SEPARATORS = (" ", " ", " ", " ", "\n", ", ", " - ", "; ", "\n\n", " ... ", " and ", "\n* ")
+# Machine formats write `street_address`, people write `Street address`.
+_SLOT = re.compile(r"\{([a-z0-9_]+)\}")
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A sentence or fragment with slots.
+
+    Attributes:
+        id: Stable: language, situation and a checksum of the text.
+        language: Of the text.
+        situation: What the clause is about, for example `parcel_locker`.
+        parts: Text and slot names in turn; odd places are slots.
+        codes: Privacy categories its slots may stand for.
+        split: The only split that uses it.
+    """
+
+    id: str
+    language: str
+    situation: str
+    parts: tuple[str, ...]
+    codes: frozenset[str]
+    split: Split
+
+
+@cache
+def _fields() -> dict[str, Any]:
+    return tomllib.loads(files("guard_utils").joinpath("data/fields.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def slot_codes(slot: str) -> frozenset[str]:
+    """Privacy categories that a value of a slot always or sometimes belongs to."""
+    config = tomllib.loads(files("guard_utils").joinpath("data/values.toml").read_text(encoding="utf-8"))
+    label = config["labels"].get(slot)
+    if label is not None:
+        return frozenset(PII_200K.codes([label]))
+    if slot.startswith("street"):
+        return frozenset({"S4"})
+    inner = {name for pattern in config["patterns"].get(slot, []) for name in _SLOT.findall(pattern)}
+    return frozenset().union(*(slot_codes(name) for name in inner))
+
+
+def situation_split(situation: str) -> Split | None:
+    """The only split a reserved situation occurs in, or None for one that all share."""
+    bucket = zlib.crc32(f"situation:{situation}".encode()) % 20
+    return "test" if bucket < 2 else "validation" if bucket == 2 else None
+
+
+@cache
+def load_clauses() -> tuple[Clause, ...]:
+    """Reads the clause bank, in file and line order.
+
+    Raises:
+        ValueError: A line outside a situation or a clause that stands twice, with file and line.
+    """
+    clauses: dict[tuple[str, str], Clause] = {}
+    for language in LANGUAGES:
+        folder = files("guard_utils").joinpath(f"data/clauses/{language}")
+        for file in sorted(folder.iterdir(), key=lambda file: file.name):
+            situation = ""
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                if line.startswith("[") and line.endswith("]"):
+                    situation = line[1:-1]
+                elif line.strip():
+                    clause = _clause(line.strip(), language, situation)
+                    if not situation or (language, line.strip()) in clauses:
+                        raise ValueError(f"{file.name}:{number}: clause stands twice or outside a [situation]: {line!r}")
+                    clauses[language, line.strip()] = clause
+    return tuple(clauses.values())
+
+
+def _clause(text: str, language: str, situation: str) -> Clause:
+    parts = tuple(_SLOT.split(text))
+    own: Split = next(split for split in ("test", "validation", "train") if in_split(text, split))  # type: ignore[arg-type]
+    return Clause(
+        id=f"{language}-{situation}-{zlib.crc32(text.encode()):08x}",
+        language=language,
+        situation=situation,
+        parts=parts,
+        codes=frozenset().union(*(slot_codes(slot) for slot in parts[1::2])),
+        split=situation_split(situation) or own,
+    )
+
+
+@cache
+def _bank(language: str, split: Split) -> dict[str, tuple[Clause, ...]]:
+    """Clauses of a language and split by category, `safe` for those without one, and all `:situation`s."""
+    bank: dict[str, list[Clause]] = {}
+    for clause in load_clauses():
+        if clause.language == language and clause.split == split:
+            for key in sorted(clause.codes) or ["safe"]:
+                bank.setdefault(key, []).append(clause)
+                bank.setdefault(f"{key}:{clause.situation}", []).append(clause)
+    return {key: tuple(clauses) for key, clauses in bank.items()}
+
+
+class _Composer:
+    """Composes the rows of one split with one random generator."""
+
+    def __init__(self, split: Split, rng: random.Random) -> None:
+        self.split = split
+        self.rng = rng
+        self.values = {language: Values(language=language, split=split, rng=rng) for language in LANGUAGES}
+
+    def row(self, row_id: str) -> dict[str, Any]:
+        rng = self.rng
+        (language,) = rng.choices(LANGUAGES, LANGUAGE_SHARES)
+        (count,) = rng.choices(list(CATEGORY_COUNTS), list(CATEGORY_COUNTS.values()))
+        codes = rng.sample(("S1", "S2", "S3", "S4", "S5"), count)
+        if rng.random() < RECORD_SHARE:
+            situation, clause_ids, pieces = "record", [], self._record(language, codes)
+            style = "record"
+        else:
+            clauses = self._clauses(language, codes)
+            situation, clause_ids, style = clauses[0].situation, [clause.id for clause in clauses], "prose"
+            pieces = self._prose(language, clauses)
+        text, spans = _render(pieces)
+        return {
+            "id": row_id,
+            "source_text": text,
+            "target_text": _masked(text, spans),
+            "privacy_mask": spans,
+            "language": language,
+            # Texts that share their first clause may share errors: the unit that intervals resample.
+            "template_id": clause_ids[0] if clause_ids else f"{language}-{style}-{row_id}",
+            "situation": situation,
+            "clause_ids": clause_ids,
+            "split": self.split,
+        }
+
+    def _clauses(self, language: str, codes: Sequence[str]) -> list[Clause]:
+        rng, bank = self.rng, _bank(language, self.split)
+        harmless = rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1))[0] if codes else rng.choices((1, 2, 3, 4), (0.45, 0.3, 0.15, 0.1))[0]
+        keys = [*codes, *["safe"] * harmless]
+        rng.shuffle(keys)
+        clauses: list[Clause] = []
+        for key in keys:
+            # Most texts keep to their subject, so that the mix itself betrays nothing.
+            near = bank.get(f"{key}:{clauses[0].situation}") if clauses and rng.random() < 0.6 else None
+            clause = rng.choice(near or bank[key])
+            if clause not in clauses:
+                clauses.append(clause)
+        return clauses
+
+    def _prose(self, language: str, clauses: Sequence[Clause]) -> list[Piece]:
+        rng = self.rng
+        frames = _fields()["frames"]
+        separator = " " if rng.random() < 0.5 else rng.choice(SEPARATORS)
+        pieces: list[Piece] = []
+        if rng.random() < 0.13:
+            pieces += self._fill(language, tuple(_SLOT.split(rng.choice(frames["openings"][language]))))
+        for number, clause in enumerate(clauses):
+            if number:
+                pieces.append(Piece(_joint(pieces[-1], separator)))
+            pieces += self._fill(language, clause.parts)
+        if rng.random() < 0.13:
+            pieces += self._fill(language, tuple(_SLOT.split(rng.choice(frames["closings"][language]))))
+        return self._restyle(pieces)
+
+    def _fill(self, language: str, parts: Sequence[str]) -> list[Piece]:
+        pieces: list[Piece] = []
+        for place, part in enumerate(parts):
+            pieces += self.values[language].pieces(part) if place % 2 else [Piece(part)] if part else []
+        return pieces
+
+    def _restyle(self, pieces: list[Piece]) -> list[Piece]:
+        """Lower case as in a chat, capitals, or a missing full stop, now and then."""
+        style = self.rng.random()
+        change: Callable[[str], str] | None = str.lower if style < 0.12 else str.upper if style < 0.135 else None
+        if change is not None:
+            pieces = [Piece(change(piece.text), piece.label) for piece in pieces]
+        if self.rng.random() < 0.15 and pieces[-1].label is None:
+            pieces[-1] = Piece(pieces[-1].text.rstrip(".!"))
+        return pieces
+
+    def _record(self, language: str, codes: Sequence[str]) -> list[Piece]:
+        """A machine-made or filled-in text: fields and values in one of several formats."""
+        rng = self.rng
+        keys: dict[str, list[str]] = _fields()["keys"]["en"]
+        own: dict[str, list[str]] = _fields()["keys"][language]
+        by_code: dict[str, list[str]] = {}
+        for slot in keys:
+            for code in sorted(slot_codes(slot)) or ["safe"]:
+                by_code.setdefault(code, []).append(slot)
+        slots = [rng.choice(by_code[code]) for code in codes]
+        slots += [rng.choice(by_code["safe"]) for _ in range(rng.randint(0 if slots else 1, 5))]
+        rng.shuffle(slots)
+        fields = [(rng.choice(own.get(slot) or keys[slot]), self.values[language].pieces(slot)) for slot in dict.fromkeys(slots)]
+        return rng.choice(_FORMATS)(fields, rng)
+
+
+_Fields = Sequence[tuple[str, list[Piece]]]
+
+
+def _machine_key(key: str, rng: random.Random) -> str:
+    words = re.findall(r"\w+", key.lower())
+    return rng.choice(("_".join(words), "_".join(words), "-".join(words), words[0] + "".join(w.title() for w in words[1:])))
+
+
+def _wrap(fields: _Fields, rng: random.Random, *, form: str, joint: str, ends: tuple[str, str] = ("", ""), machine: bool) -> list[Piece]:
+    pieces = [Piece(ends[0])]
+    for number, (key, value) in enumerate(fields):
+        name = _machine_key(key, rng) if machine else key
+        before, after = form.replace("KEY", name).split("VALUE")
+        pieces += [Piece((joint if number else "") + before), *value, Piece(after)]
+    return [*pieces, Piece(ends[1])]
+
+
+def _json(fields: _Fields, rng: random.Random) -> list[Piece]:
+    escaped = [(key, [Piece(json.dumps(p.text, ensure_ascii=False)[1:-1], p.label) for p in value]) for key, value in fields]
+    if rng.random() < 0.5:
+        return _wrap(escaped, rng, form='"KEY": "VALUE"', joint=", ", ends=("{", "}"), machine=True)
+    return _wrap(escaped, rng, form='  "KEY": "VALUE"', joint=",\n", ends=("{\n", "\n}"), machine=True)
+
+
+def _xml(fields: _Fields, rng: random.Random) -> list[Piece]:
+    root = rng.choice(("record", "entry", "customer", "row", "event", "item"))
+    joint = rng.choice(("", "\n"))
+    return _wrap(fields, rng, form="<KEY>VALUE</KEY>", joint=joint, ends=(f"<{root}>{joint}", f"{joint}</{root}>"), machine=True)
+
+
+def _form(fields: _Fields, rng: random.Random) -> list[Piece]:
+    form, joint = rng.choice((("KEY: VALUE", "\n"), ("KEY: VALUE", ", "), ("KEY - VALUE", "\n"), ("- KEY: VALUE", "\n"), ("**KEY:** VALUE", "\n"), ("KEY VALUE", "; ")))
+    return _wrap(fields, rng, form=form, joint=joint, machine=False)
+
+
+def _key_value(fields: _Fields, rng: random.Random) -> list[Piece]:
+    form, joint = rng.choice((("KEY=VALUE", " "), ("KEY=VALUE", "&"), ('KEY="VALUE"', " "), ("KEY: VALUE", "\n"), ("KEY=VALUE", "; ")))
+    return _wrap(fields, rng, form=form, joint=joint, machine=True)
+
+
+def _log(fields: _Fields, rng: random.Random) -> list[Piece]:
+    stamp = f"20{rng.randint(10, 29)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02} {rng.randint(0, 23):02}:{rng.randint(0, 59):02}:{rng.randint(0, 59):02}"
+    level = rng.choice(("INFO", "WARN", "ERROR", "DEBUG", "audit", "[notice]"))
+    return _wrap(fields, rng, form="KEY=VALUE", joint=" ", ends=(f"{stamp} {level} ", ""), machine=True)
+
+
+def _values_only(fields: _Fields, rng: random.Random) -> list[Piece]:
+    joint = rng.choice((",", ", ", ";", "\t", " | ", "\n", " "))
+    if rng.random() < 0.5 and joint != "\n":
+        header = joint.join(_machine_key(key, rng) for key, _ in fields) + "\n"
+        return _wrap(fields, rng, form="VALUE", joint=joint, ends=(header, ""), machine=False)
+    return _wrap(fields, rng, form="VALUE", joint=joint, machine=False)
+
+
+def _markdown(fields: _Fields, rng: random.Random) -> list[Piece]:
+    head = "| " + " | ".join(key for key, _ in fields) + " |\n|" + "---|" * len(fields) + "\n| "
+    return _wrap(fields, rng, form="VALUE", joint=" | ", ends=(head, " |"), machine=False)
+
+
+_FORMATS: tuple[Callable[[_Fields, random.Random], list[Piece]], ...] = (_json, _xml, _form, _form, _key_value, _log, _values_only, _markdown)
+
+
+def _joint(before: Piece, separator: str) -> str:
+    """The separator, with a full stop where two sentences would run into one."""
+    ended = before.text.endswith((".", "!", "?", ":", ","))
+    return separator.lstrip(",;") if ended else separator if separator.strip() or "\n" in separator else "." + separator
+
+
+def _render(pieces: Sequence[Piece]) -> tuple[str, list[dict[str, Any]]]:
+    """Text and spans of pieces; offsets count characters."""
+    text = ""
+    spans = []
+    for piece in pieces:
+        if piece.label is not None:
+            spans.append({"value": piece.text, "start": len(text), "end": len(text) + len(piece.text), "label": piece.label})
+        text += piece.text
+    # Nothing but white space may stand outside, so stripping the left side shifts every span alike.
+    shift = len(text) - len(text.lstrip())
+    for span in spans:
+        span["start"] -= shift
+        span["end"] -= shift
+    return text.strip(), spans
+
+
+def _masked(text: str, spans: Sequence[dict[str, Any]]) -> str:
+    for span in reversed(spans):
+        text = text[: span["start"]] + f"[{span['label']}]" + text[span["end"] :]
+    return text
+
+
+def generate(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Generates rows of a split.
+
+    Args:
+        n: How many.
+        split: `train`, `validation` or `test`; splits share no clause and no pooled value.
+        seed: Same seed, same bytes, on every machine.
+
+    Yields:
+        Rows of the 200k schema plus `template_id`, `situation`, `clause_ids` and `split`.
+
+    Raises:
+        ValueError: An unknown split or a negative n.
+    """
+    if split not in ("train", "validation", "test") or n < 0:
+        raise ValueError(f"cannot generate {n} rows of split {split!r}; use n >= 0 and train, validation or test")
+    composer = _Composer(split, random.Random(f"{seed}:{split}"))
+    for number in range(n):
+        yield composer.row(f"{split}-{seed}-{number:06d}")
