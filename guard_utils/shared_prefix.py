@@ -85,10 +85,6 @@ def _causal_bias(length: int, like: Tensor) -> Tensor:
     return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu(1)
 
 
-def _softmax(scores: Tensor) -> Tensor:
-    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
-
-
 def _padded(pieces: Sequence[Tensor]) -> Tensor:
     """[heads, length, dim] of different lengths to [heads, pieces, longest, dim]."""
     return pad_sequence([piece.transpose(0, 1) for piece in pieces], batch_first=True).permute(2, 0, 1, 3)
@@ -96,7 +92,7 @@ def _padded(pieces: Sequence[Tensor]) -> Tensor:
 
 def _attend_prefix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     scores = query @ key.transpose(-1, -2) + _causal_bias(query.shape[1], query)
-    return _softmax(scores) @ value
+    return torch.softmax(scores, dim=-1) @ value
 
 
 def _attend_conversations(
@@ -116,7 +112,7 @@ def _attend_conversations(
     heads, count, longest, dim = q.shape
     on_prefix = q.reshape(heads, count * longest, dim) @ prefix_key.transpose(-1, -2)
     on_itself = q @ k.transpose(-1, -2) + _causal_bias(longest, q)
-    weights = _softmax(torch.cat([on_prefix.view(heads, count, longest, -1), on_itself], dim=-1))
+    weights = torch.softmax(torch.cat([on_prefix.view(heads, count, longest, -1), on_itself], dim=-1), dim=-1)
     prefix_weights, own_weights = weights.split([prefix_key.shape[1], longest], dim=-1)
     from_prefix = prefix_weights.reshape(heads, count * longest, -1) @ prefix_value
     out = from_prefix.view(heads, count, longest, dim) + own_weights @ v

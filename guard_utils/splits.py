@@ -1,0 +1,65 @@
+"""The four sets of examples of a run: train, validation, test, and independent text that nobody here wrote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+
+from guard_utils.assets import fetch
+from guard_utils.corpus import generate
+from guard_utils.datasets import Example, load, split, to_examples
+from guard_utils.independent import fill, presidio_fillers, presidio_templates
+from guard_utils.labels import PII_65K, PII_200K
+from guard_utils.profiles import EMBEDDED, Profile, Run
+from guard_utils.values import Split
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Examples of a run. Only `train` is trained on, only `validation` is tuned on."""
+
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    independent: list[Example]
+
+
+def load_splits(run: Run) -> Splits:
+    """Loads or generates the examples of a run; the same for the same profile and seed.
+
+    Args:
+        run: A resolved profile.
+
+    Returns:
+        The four sets, as large as the profile says.
+    """
+    profile = run.profile
+    if profile.train_data == EMBEDDED:
+        train, validation, test = (
+            _embedded(part, rows, run.seed)
+            for part, rows in (
+                ("train", profile.train_rows),
+                ("validation", profile.validation_rows),
+                ("test", profile.test_rows),
+            )
+        )
+    else:
+        train, validation, test = _hub(profile, run.seed)
+    assets = fetch("presidio-templates")
+    rows = fill(presidio_templates(assets), presidio_fillers(assets), n=profile.independent_rows, seed=run.seed)
+    return Splits(train, validation, test, to_examples(rows, PII_200K, place="presidio-templates"))
+
+
+def _embedded(part: Split, rows: int, seed: int) -> list[Example]:
+    return to_examples(generate(rows, split=part, seed=seed), PII_200K, place=f"embedded {part}")
+
+
+def _hub(profile: Profile, seed: int) -> tuple[list[Example], list[Example], list[Example]]:
+    own = split(to_examples(load(profile.train_data), PII_65K, place=profile.train_data), seed=seed)
+    other = to_examples(load(profile.test_data, languages=["en"]), PII_200K, place=profile.test_data)
+    held_out = split(other, seed=seed)["test"]
+    return (
+        list(islice(own["train"], profile.train_rows)),
+        list(islice(own["validation"], profile.validation_rows)),
+        list(islice(held_out, profile.test_rows)),
+    )

@@ -1,0 +1,65 @@
+"""Fixtures that several test files share; models and tokenizers are made or loaded once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def smoke_folder() -> Path:
+    """The tiny random model with SmolLM2's tokenizer."""
+    from guard_utils.assets import fetch
+
+    return fetch("smoke")
+
+
+@pytest.fixture(scope="session")
+def smol_tokenizer(smoke_folder: Path) -> Any:
+    """SmolLM2's tokenizer (ChatML)."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(smoke_folder)
+
+
+@pytest.fixture(scope="session")
+def llama3_encoder() -> Any:
+    """The tokenizer of Llama 3, from its original file."""
+    from guard_utils.assets import fetch
+    from guard_utils.prompt import Llama3Encoder
+
+    return Llama3Encoder(fetch("llama3-tokenizer") / "tokenizer.model")
+
+
+@pytest.fixture(scope="session")
+def tiny_torchtune() -> Callable[..., Any]:
+    """Makes a torchtune Llama of two layers in fp32, full or with LoRA; the same weights at each call.
+
+    LoRA's B matrices, zero at first, are drawn too: otherwise A would have no gradient to compare.
+    """
+    import torch
+    from torchtune.models.llama3_2 import llama3_2, lora_llama3_2
+    from torchtune.modules.peft import get_adapter_params, set_trainable_params
+
+    shape: dict[str, Any] = dict(
+        vocab_size=96, num_layers=2, num_heads=4, num_kv_heads=2, embed_dim=32, max_seq_len=1024, intermediate_dim=64,
+        scale_factor=1,
+    )  # fmt: skip
+
+    def make(*, lora: bool = False, **overrides: Any) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            if not lora:
+                return llama3_2(**shape | overrides)
+            modules = ["q_proj", "k_proj", "v_proj", "output_proj"]
+            model = lora_llama3_2(modules, apply_lora_to_mlp=True, lora_rank=4, lora_alpha=8, **shape | overrides)
+            adapter = get_adapter_params(model)
+            for parameter in adapter.values():
+                torch.nn.init.normal_(parameter, std=0.3)
+            set_trainable_params(model, adapter)
+            return model
+
+    return make
