@@ -9,7 +9,7 @@ writing are timed; generating the rows and importing are not. Each side runs in 
 peak memory.
 
 * `reference`: a loop over rows, keys looked for inside each token label (our re-implementation of its rules).
-* `reference_narrow`: the same loop after all columns but the three it reads were dropped, which the reference does not do.
+* `reference_narrow`: the same loop after all columns but the three it reads were dropped, as the reference does not.
 * `ours`: `datasets.training_lines`, exact labels of `privacy_mask`.
 
 Lines must be identical wherever both rules give each label of a row the same code. And with the reference's own rules,
@@ -171,10 +171,12 @@ def main() -> None:
         counts = compare(source, targets)
     ratios = {f"ratio_to_{s}": results["ours"]["rows_per_second"] / results[s]["rows_per_second"] for s in SIDES[:2]}
     print(
-        f"ours is {ratios['ratio_to_reference']:.1f}x the loop, {ratios['ratio_to_reference_narrow']:.1f}x the narrow one"
+        f"ours is {ratios['ratio_to_reference']:.1f}x the loop, "
+        f"{ratios['ratio_to_reference_narrow']:.1f}x the narrow one"
     )
     print(
-        f"identical lines in all {counts['rules_agree']:,} rows where the rules agree; {counts['lines_equal']:,} overall"
+        f"identical lines in all {counts['rules_agree']:,} rows where the rules agree; "
+        f"{counts['lines_equal']:,} overall"
     )
     machine = {"platform": platform.platform(), "python": platform.python_version(), "cpus": os.cpu_count()}
     record = {

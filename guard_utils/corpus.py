@@ -9,7 +9,6 @@ Splits are disjoint in clauses and in values; some situations occur in the valid
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import tomllib
@@ -21,6 +20,7 @@ from importlib.resources import files
 from typing import Any
 
 from guard_utils.labels import PII_200K
+from guard_utils.record_formats import FORMATS
 from guard_utils.values import Piece, Split, Values, in_split
 
 LANGUAGES = ("en", "de", "fr", "it")
@@ -95,7 +95,9 @@ def load_clauses() -> tuple[Clause, ...]:
                 elif line.strip():
                     clause = _clause(line.strip(), language, situation)
                     if not situation or (language, line.strip()) in clauses:
-                        raise ValueError(f"{file.name}:{number}: clause stands twice or outside a [situation]: {line!r}")
+                        raise ValueError(
+                            f"{file.name}:{number}: clause stands twice or outside a [situation]: {line!r}"
+                        )
                     clauses[language, line.strip()] = clause
     return tuple(clauses.values())
 
@@ -133,17 +135,17 @@ class _Composer:
         self.rng = rng
         self.values = {language: Values(language=language, split=split, rng=rng) for language in LANGUAGES}
 
-    def row(self, row_id: str) -> dict[str, Any]:
+    def row(self, row_id: str, *, simple: bool) -> dict[str, Any]:
         rng = self.rng
         (language,) = rng.choices(LANGUAGES, LANGUAGE_SHARES)
         (count,) = rng.choices(list(CATEGORY_COUNTS), list(CATEGORY_COUNTS.values()))
-        codes = rng.sample(("S1", "S2", "S3", "S4", "S5"), count)
+        codes = rng.sample(("S1", "S2", "S3", "S4", "S5"), min(count, 1) if simple else count)
+        clause_ids: list[str] = []
         if rng.random() < RECORD_SHARE:
-            situation, clause_ids, pieces = "record", [], self._record(language, codes)
-            style = "record"
+            situation, pieces = "record", self._record(language, codes, others=1 if simple else 5)
         else:
-            clauses = self._clauses(language, codes)
-            situation, clause_ids, style = clauses[0].situation, [clause.id for clause in clauses], "prose"
+            clauses = self._clauses(language, codes, simple=simple)
+            situation, clause_ids = clauses[0].situation, [clause.id for clause in clauses]
             pieces = self._prose(language, clauses)
         text, spans = _render(pieces)
         return {
@@ -153,15 +155,21 @@ class _Composer:
             "privacy_mask": spans,
             "language": language,
             # Texts that share their first clause may share errors: the unit that intervals resample.
-            "template_id": clause_ids[0] if clause_ids else f"{language}-{style}-{row_id}",
+            "template_id": clause_ids[0] if clause_ids else f"{language}-record-{row_id}",
             "situation": situation,
             "clause_ids": clause_ids,
             "split": self.split,
         }
 
-    def _clauses(self, language: str, codes: Sequence[str]) -> list[Clause]:
+    def _clauses(self, language: str, codes: Sequence[str], *, simple: bool) -> list[Clause]:
         rng, bank = self.rng, _bank(language, self.split)
-        harmless = rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1))[0] if codes else rng.choices((1, 2, 3, 4), (0.45, 0.3, 0.15, 0.1))[0]
+        (harmless,) = (
+            rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1))
+            if codes
+            else rng.choices((1, 2, 3, 4), (0.45, 0.3, 0.15, 0.1))
+        )
+        if simple:
+            harmless = 0 if codes else 1
         # A small language may have no clause about a category in a small split; the text then does without.
         keys = [*(code for code in codes if code in bank), *["safe"] * harmless] or ["safe"]
         rng.shuffle(keys)
@@ -205,7 +213,7 @@ class _Composer:
             pieces[-1] = Piece(pieces[-1].text.rstrip(".!"))
         return pieces
 
-    def _record(self, language: str, codes: Sequence[str]) -> list[Piece]:
+    def _record(self, language: str, codes: Sequence[str], *, others: int) -> list[Piece]:
         """A machine-made or filled-in text: fields and values in one of several formats."""
         rng = self.rng
         keys: dict[str, list[str]] = _fields()["keys"]["en"]
@@ -215,72 +223,13 @@ class _Composer:
             for code in sorted(slot_codes(slot)) or ["safe"]:
                 by_code.setdefault(code, []).append(slot)
         slots = [rng.choice(by_code[code]) for code in codes]
-        slots += [rng.choice(by_code["safe"]) for _ in range(rng.randint(0 if slots else 1, 5))]
+        slots += [rng.choice(by_code["safe"]) for _ in range(rng.randint(0 if slots else 1, others))]
         rng.shuffle(slots)
-        fields = [(rng.choice(own.get(slot) or keys[slot]), self.values[language].pieces(slot)) for slot in dict.fromkeys(slots)]
-        return rng.choice(_FORMATS)(fields, rng)
-
-
-_Fields = Sequence[tuple[str, list[Piece]]]
-
-
-def _machine_key(key: str, rng: random.Random) -> str:
-    words = re.findall(r"\w+", key.lower())
-    return rng.choice(("_".join(words), "_".join(words), "-".join(words), words[0] + "".join(w.title() for w in words[1:])))
-
-
-def _wrap(fields: _Fields, rng: random.Random, *, form: str, joint: str, ends: tuple[str, str] = ("", ""), machine: bool) -> list[Piece]:
-    pieces = [Piece(ends[0])]
-    for number, (key, value) in enumerate(fields):
-        name = _machine_key(key, rng) if machine else key
-        before, after = form.replace("KEY", name).split("VALUE")
-        pieces += [Piece((joint if number else "") + before), *value, Piece(after)]
-    return [*pieces, Piece(ends[1])]
-
-
-def _json(fields: _Fields, rng: random.Random) -> list[Piece]:
-    escaped = [(key, [Piece(json.dumps(p.text, ensure_ascii=False)[1:-1], p.label) for p in value]) for key, value in fields]
-    if rng.random() < 0.5:
-        return _wrap(escaped, rng, form='"KEY": "VALUE"', joint=", ", ends=("{", "}"), machine=True)
-    return _wrap(escaped, rng, form='  "KEY": "VALUE"', joint=",\n", ends=("{\n", "\n}"), machine=True)
-
-
-def _xml(fields: _Fields, rng: random.Random) -> list[Piece]:
-    root = rng.choice(("record", "entry", "customer", "row", "event", "item"))
-    joint = rng.choice(("", "\n"))
-    return _wrap(fields, rng, form="<KEY>VALUE</KEY>", joint=joint, ends=(f"<{root}>{joint}", f"{joint}</{root}>"), machine=True)
-
-
-def _form(fields: _Fields, rng: random.Random) -> list[Piece]:
-    form, joint = rng.choice((("KEY: VALUE", "\n"), ("KEY: VALUE", ", "), ("KEY - VALUE", "\n"), ("- KEY: VALUE", "\n"), ("**KEY:** VALUE", "\n"), ("KEY VALUE", "; ")))
-    return _wrap(fields, rng, form=form, joint=joint, machine=False)
-
-
-def _key_value(fields: _Fields, rng: random.Random) -> list[Piece]:
-    form, joint = rng.choice((("KEY=VALUE", " "), ("KEY=VALUE", "&"), ('KEY="VALUE"', " "), ("KEY: VALUE", "\n"), ("KEY=VALUE", "; ")))
-    return _wrap(fields, rng, form=form, joint=joint, machine=True)
-
-
-def _log(fields: _Fields, rng: random.Random) -> list[Piece]:
-    stamp = f"20{rng.randint(10, 29)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02} {rng.randint(0, 23):02}:{rng.randint(0, 59):02}:{rng.randint(0, 59):02}"
-    level = rng.choice(("INFO", "WARN", "ERROR", "DEBUG", "audit", "[notice]"))
-    return _wrap(fields, rng, form="KEY=VALUE", joint=" ", ends=(f"{stamp} {level} ", ""), machine=True)
-
-
-def _values_only(fields: _Fields, rng: random.Random) -> list[Piece]:
-    joint = rng.choice((",", ", ", ";", "\t", " | ", "\n", " "))
-    if rng.random() < 0.5 and joint != "\n":
-        header = joint.join(_machine_key(key, rng) for key, _ in fields) + "\n"
-        return _wrap(fields, rng, form="VALUE", joint=joint, ends=(header, ""), machine=False)
-    return _wrap(fields, rng, form="VALUE", joint=joint, machine=False)
-
-
-def _markdown(fields: _Fields, rng: random.Random) -> list[Piece]:
-    head = "| " + " | ".join(key for key, _ in fields) + " |\n|" + "---|" * len(fields) + "\n| "
-    return _wrap(fields, rng, form="VALUE", joint=" | ", ends=(head, " |"), machine=False)
-
-
-_FORMATS: tuple[Callable[[_Fields, random.Random], list[Piece]], ...] = (_json, _xml, _form, _form, _key_value, _log, _values_only, _markdown)
+        fields = [
+            (rng.choice(own.get(slot) or keys[slot]), self.values[language].pieces(slot))
+            for slot in dict.fromkeys(slots)
+        ]
+        return rng.choice(FORMATS)(fields, rng)
 
 
 def _joint(before: Piece, separator: str) -> str:
@@ -295,7 +244,9 @@ def _render(pieces: Sequence[Piece]) -> tuple[str, list[dict[str, Any]]]:
     spans = []
     for piece in pieces:
         if piece.label is not None:
-            spans.append({"value": piece.text, "start": len(text), "end": len(text) + len(piece.text), "label": piece.label})
+            spans.append(
+                {"value": piece.text, "start": len(text), "end": len(text) + len(piece.text), "label": piece.label}
+            )
         text += piece.text
     # Nothing but white space may stand outside, so stripping the left side shifts every span alike.
     shift = len(text) - len(text.lstrip())
@@ -311,13 +262,14 @@ def _masked(text: str, spans: Sequence[dict[str, Any]]) -> str:
     return text
 
 
-def generate(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[str, Any]]:
+def generate(n: int, *, split: Split, seed: int = 0, simple: bool = False) -> Iterator[dict[str, Any]]:
     """Generates rows of a split.
 
     Args:
         n: How many.
         split: `train`, `validation` or `test`; splits share no clause and no pooled value.
         seed: Same seed, same bytes, on every machine.
+        simple: One clause or one field a text, with one category or none: what a young model should read first.
 
     Yields:
         Rows of the 200k schema plus `template_id`, `situation`, `clause_ids` and `split`.
@@ -327,6 +279,7 @@ def generate(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[str, Any]]
     """
     if split not in ("train", "validation", "test") or n < 0:
         raise ValueError(f"cannot generate {n} rows of split {split!r}; use n >= 0 and train, validation or test")
-    composer = _Composer(split, random.Random(f"{seed}:{split}"))
+    kind = f"{split}-simple" if simple else split
+    composer = _Composer(split, random.Random(f"{seed}:{kind}"))
     for number in range(n):
-        yield composer.row(f"{split}-{seed}-{number:06d}")
+        yield composer.row(f"{kind}-{seed}-{number:06d}", simple=simple)

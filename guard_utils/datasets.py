@@ -1,7 +1,7 @@
 """From rows to examples and training lines: exact, total, fast; splits by template.
 
-`load` and the schemas live in `guard_utils.rows`, the leakage guard in `guard_utils.leakage`. Labels are mapped as Arrow arrays, each distinct label decided once,
-so 200,000 rows take about a second.
+`load` and the schemas live in `guard_utils.rows`, the leakage guard in `guard_utils.leakage`. Labels are mapped as
+Arrow arrays, each distinct label decided once, so 200,000 rows take about a second.
 """
 
 from __future__ import annotations

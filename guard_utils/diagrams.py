@@ -32,9 +32,9 @@ def _blank(ax: Axes, width: float, height: float) -> None:
 def _box(ax: Axes, x: float, y: float, width: float, height: float, text: str, **look: Any) -> None:
     """Draws a rounded box round (x, y)."""
     size, color = look.pop("size", 9), look.pop("color", TEXT)
-    look = {"facecolor": PALE, "edgecolor": MUTED, "linewidth": 1.0} | look
+    frame: dict[str, Any] = {"facecolor": PALE, "edgecolor": MUTED, "linewidth": 1.0} | look
     corner = (x - width / 2, y - height / 2)
-    ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.08", **look))
+    ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.08", **frame))
     ax.text(x, y, text, ha="center", va="center", fontsize=size, color=color, linespacing=1.35)
 
 

@@ -50,5 +50,7 @@ def read_table(path: Path, *, made_by: str) -> pd.DataFrame:
         FileNotFoundError: The file is missing; names the notebook to run.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path.name} is missing from {path.parent}; run notebook {made_by} with this PROFILE first")
+        raise FileNotFoundError(
+            f"{path.name} is missing from {path.parent}; run notebook {made_by} with this PROFILE first"
+        )
     return pd.read_parquet(path)

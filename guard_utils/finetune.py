@@ -143,7 +143,9 @@ def _launch(recipe: str, path: Path, config: dict[str, Any], rows: int, processe
 
 def _explain(code: int, lines: list[str]) -> str:
     text = "\n".join(lines) + ("\nKilled" if code == -9 else "")
-    hint = next((hint for sign, hint in _HINTS if sign in text), "read torchtune's lines above; the last names the cause")
+    hint = next(
+        (hint for sign, hint in _HINTS if sign in text), "read torchtune's lines above; the last names the cause"
+    )
     return f"torchtune ended with status {code}. Its last lines:\n{text}\nHint: {hint}."
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from string import Formatter
-from typing import Any, Literal
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,9 @@ def is_prompt_only(example: TrainingExample) -> bool:
     return example.response is None or example.response == "N/A"
 
 
-def violated_positions(index: int, example: TrainingExample, positions: Mapping[str, int], *, codes_needed: bool) -> list[int]:
+def violated_positions(
+    index: int, example: TrainingExample, positions: Mapping[str, int], *, codes_needed: bool
+) -> list[int]:
     """Checks one example and returns the 0-based positions of its codes as they are listed, repetitions included."""
     where, codes, label = f"training example {index}:", example.violated_category_codes, example.label
     require(isinstance(example.prompt, str), f"{where} prompt", example.prompt, "give its text or drop the example")

@@ -1,10 +1,10 @@
 """The independent benchmark: sentence templates that nobody here wrote, filled with values of our choosing.
 
-Templates, names, addresses and companies come from the PyPI wheel `presidio-evaluator` (MIT), which `guard_utils.assets`
+Templates, names, addresses and companies come of the wheel `presidio-evaluator` (MIT), which `guard_utils.assets`
 downloads as `presidio-templates`; none of its text stands in this repository. Rows have the 200k schema with exact
 offsets. Nothing is trained or tuned on them.
 
-Slots that 200k has a label for get a span: persons FIRSTNAME and LASTNAME, addresses BUILDINGNUMBER, STREET, CITY and so
+Slots with a label in 200k get a span: persons FIRSTNAME and LASTNAME, addresses BUILDINGNUMBER, STREET, CITY and so
 on. Country, nationality, weekday and driving licence have none there; they are filled without a span, as 200k leaves
 them unlabelled.
 """
@@ -39,9 +39,9 @@ _SLOT = re.compile(r"\{\{\s*(\w+)\s*\}\}|\{(\w+)\}")
 
 
 def presidio_templates(asset_dir: Path) -> list[str]:
-    """Reads the templates, one a line; the number of a template is its position.
+    r"""Reads the templates, one a line; the number of a template is its position.
 
-    Slots are brought to one form, `{{slot}}` in lower case, and the escapes `\\n` and `\\,` to the characters they mean.
+    Slots are brought to one form, `{{slot}}` in lower case, and the escapes `\n` and `\,` to what they mean.
 
     Args:
         asset_dir: Folder of the `presidio-templates` asset.
@@ -230,7 +230,8 @@ def fill(templates: Sequence[str], fillers: Mapping[str, Filler], *, n: int = 15
         seed: Another seed draws other values.
 
     Returns:
-        Rows of the 200k schema: language "en", situation "independent", split "test", `template_id` the template's number.
+        Rows of the 200k schema: language "en", situation "independent", split "test"; `template_id` is the
+        template's number.
 
     Raises:
         ValueError: No template, `n` below 1, or slots without a filler (all are listed).

@@ -198,7 +198,7 @@ PII_200K = LabelMap(
     HEIGHT              -  a trait shared by many
     """),
 )
-"""Labels of ai4privacy/pii-masking-200k (field `privacy_mask`); the embedded corpus and the independent benchmark, too."""
+"""Labels of ai4privacy/pii-masking-200k (field `privacy_mask`), the embedded corpus and the independent benchmark."""
 
 
 def bio_label(tag: str) -> str | None:

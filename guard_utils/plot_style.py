@@ -7,7 +7,6 @@ are made without pyplot, so no global state is read or left behind.
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
@@ -23,7 +22,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from guard_utils.records import check_name, write_whole
+from guard_utils.files import write_text, write_whole
+from guard_utils.records import check_name
 
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY)
@@ -99,12 +99,10 @@ def save(fig: Figure, folder: Path | str, name: str, alt: str) -> Picture:
     words = " ".join(alt.split())
     if not words:
         raise ValueError(f"figure {name!r} has no alt text; say in a sentence or two what it shows")
-    buffer = io.BytesIO()
-    with style():
-        fig.savefig(buffer, format="png", dpi=DPI)
     path = Path(folder) / f"{name}.png"
-    write_whole(path, buffer.getvalue())
-    write_whole(path.with_suffix(".alt.txt"), f"{words}\n".encode())
+    with style():
+        write_whole(path, lambda beside: fig.savefig(beside, format="png", dpi=DPI))
+    write_text(path.with_suffix(".alt.txt"), f"{words}\n")
     return Picture(path, words)
 
 

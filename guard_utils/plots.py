@@ -84,7 +84,7 @@ def label_set_counts(counts: Mapping[str, int], *, title: str) -> Figure:
     need(table, ["set"], what="counts")
     table = table.sort_values(["rows", "set"], ascending=[False, True], ignore_index=True)
     size = [0 if name == "safe" else name.count(",") + 1 for name in table["set"]]
-    figure, (ax,) = canvas(title, height=1.3 + 0.21 * len(table))
+    figure, (ax,) = canvas(title, height=1.7 + 0.21 * len(table))
     for number in sorted(set(size)):
         rows = table[np.array(size) == number]
         label = "safe" if number == 0 else f"{number} code{'s' * (number > 1)}"
@@ -96,7 +96,7 @@ def label_set_counts(counts: Mapping[str, int], *, title: str) -> Figure:
     ax.set(ylim=(len(table) - 0.4, -0.6), xlabel="rows")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     ax.margins(x=0.1)
-    ax.legend(loc="lower right", title="codes in the set")
+    _legend_below(ax, 6)
     return figure
 
 

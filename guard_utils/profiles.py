@@ -81,7 +81,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", "smoke", EMBEDDED, EMBEDDED, "smoke.yaml", 96, 48, 64, 48, 24, memory_gb=2, disk_gb=1),
-        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, "laptop.yaml", 3_840, 400, 800, 1_500, 200),
+        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, "laptop.yaml", 4_608, 400, 800, 1_500, 200),
         _GUARD,
         replace(_EIGHT, name="guard-8b-lora", config="guard-8b-lora.yaml", gpu_gb=40),
         replace(_EIGHT, name="guard-8b-qlora", config="guard-8b-qlora.yaml", gpu_gb=16),
@@ -174,7 +174,11 @@ def resolve(name: str, *, seed: int = 0) -> Run:
     folder = Path(os.environ.get("GUARD_ARTIFACTS") or repository() / "artifacts") / name
     device = "cuda" if torch.cuda.is_available() and name != "smoke" else "cpu"
     bf16 = name != "smoke" and (device == "cuda" or fast_bf16())
-    why = "this GPU" if device == "cuda" else f"this CPU ({platform.machine()}{', fast bf16' if bf16 else ', no fast bf16'})"
+    why = (
+        "this GPU"
+        if device == "cuda"
+        else f"this CPU ({platform.machine()}{', fast bf16' if bf16 else ', no fast bf16'})"
+    )
     if name == "smoke":
         why = "profile: exact and small"
     faults = _faults(profile, folder, torch.cuda)
@@ -190,7 +194,9 @@ def _faults(profile: Profile, folder: Path, cuda: Any) -> list[str]:
     parent = next(place for place in (folder, *folder.parents) if place.exists())
     free_disk, memory = shutil.disk_usage(parent).free / 1e9, psutil.virtual_memory().total / 1e9
     if free_disk < profile.disk_gb:
-        faults.append(f"needs {profile.disk_gb} GB of disk, {free_disk:.1f} GB are free: set GUARD_ARTIFACTS to another disk")
+        faults.append(
+            f"needs {profile.disk_gb} GB of disk, {free_disk:.1f} GB are free: set GUARD_ARTIFACTS to another disk"
+        )
     # A machine sold as 8 GB shows a little less.
     if memory < 0.9 * profile.memory_gb:
         faults.append(f"needs {profile.memory_gb} GB of memory, this machine has {memory:.1f}: use PROFILE = 'smoke'")

@@ -116,7 +116,7 @@ LLAMA3 = ChatFormat(
     after="<END CONVERSATION>\n\n{assessment}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
     end="<|eot_id|>",
 )
-# The instructions stand in the system turn, so that only five tokens follow a text and nearly the whole prompt is shared.
+# The instructions stand in the system turn: six tokens follow a text, and nearly the whole prompt is shared.
 CHATML = ChatFormat(
     name="chatml",
     controls=("<|im_start|>", "<|im_end|>"),
@@ -181,7 +181,9 @@ class GuardPrompt:
         return (*self._encode_frame(text[:start]), control_id, *self._encode_frame(text[start + len(token) :]))
 
     def _frame(self, frame: str) -> str:
-        lines = [f"{c.code}: {c.name}." + (f"\n{c.description}" if c.description else "") for c in self.policy.categories]
+        lines = [
+            f"{c.code}: {c.name}." + (f"\n{c.description}" if c.description else "") for c in self.policy.categories
+        ]
         task = TASK.format(role=self.role, categories="\n".join(lines))
         return frame.format(task=task, assessment=ASSESSMENT.format(role=self.role))
 
@@ -233,7 +235,9 @@ class GuardPrompt:
             raise TypeError(f"expected a text or (role, text) turns, got {type(turns).__name__}: {turns!r:.80}")
         roles = [role for role, _ in turns]
         if not roles or roles[0] != "User" or roles[-1] != self.role or not set(roles) <= {"User", "Agent"}:
-            raise ValueError(f"turns are {roles}; they must begin with 'User' and end with {self.role!r}, the judged role")
+            raise ValueError(
+                f"turns are {roles}; they must begin with 'User' and end with {self.role!r}, the judged role"
+            )
         for role, message in turns:
             if not isinstance(message, str):
                 raise TypeError(f"{role}'s message is {message!r:.80} ({type(message).__name__}), not text")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 import guard_utils
+from guard_utils.files import write_text
 
 PACKAGES = ("torch", "torchtune", "transformers", "datasets", "scikit-learn")
 NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -78,17 +78,6 @@ class Record:
     revision: str | None
     versions: Mapping[str, str]
     extra: Mapping[str, Any]
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all: beside its place, then renamed. Its folder is made if missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def check_name(name: str, what: str) -> None:
@@ -173,7 +162,7 @@ def record(
         text = json.dumps(vars(made) | {"values": cells}, indent=2, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"result {name!r} can't be written as JSON: {error}; pass plain finite numbers") from error
-    write_whole(Path(path) / "records" / f"{name}.json", f"{text}\n".encode())
+    write_text(Path(path) / "records" / f"{name}.json", f"{text}\n")
     return made
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from guard_utils.profiles import ProfileError, repository
 from guard_utils.records import Interval, Record, check_name, intervals_of, load_records, record, versions
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "load_records",
     "main",
     "record",
-    "repo_root",
     "run_card",
     "versions",
 ]
@@ -57,23 +57,10 @@ def headline_table(folder: Path | str) -> pd.DataFrame:
     for found in load_records(folder):
         for metric, number in found.values.items():
             cell = number if isinstance(number, Interval) else Interval(number, math.nan, math.nan)
-            score = f"{number}" if isinstance(number, Interval) else f"{number:.3f}"
+            score = f"{number:.3f}" if isinstance(number, float) and not math.isnan(number) else str(cell)
             row = {"result": found.name, "metric": metric, "score": score, **asdict(cell)}
             rows.append(row | {"n": found.n, "model": found.model})
     return pd.DataFrame(rows)
-
-
-def repo_root() -> Path:
-    """Finds the repository: the nearest folder with `pyproject.toml`, from the working folder upwards.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").is_file():
-            return folder
-    raise FileNotFoundError(f"no pyproject.toml in {here} or above; run from inside the repository")
 
 
 def expect(profile: str, name: str, metric: str, value: float | Interval) -> bool:
@@ -98,7 +85,7 @@ def expect(profile: str, name: str, metric: str, value: float | Interval) -> boo
     for key, what in ((profile, "profile"), (name, "result"), (metric, "metric")):
         check_name(key, what)
     number = value.value if isinstance(value, Interval) else float(value)
-    entry = _expected(repo_root() / "expected" / f"{profile}.toml", name, metric)
+    entry = _expected(repository() / "expected" / f"{profile}.toml", name, metric)
     line = f"{name} {metric} {value:.3f}"
     if entry is None:
         good, known, line = True, False, f"{line}: no expected value yet"
@@ -140,7 +127,7 @@ def _show(line: str, *, color: str) -> None:
     from IPython.display import display
 
     markup = f'<div style="color:{color};font-weight:600">{html.escape(line)}</div>'
-    display({"text/plain": line, "text/html": markup}, raw=True)  # type: ignore[no-untyped-call]
+    display({"text/plain": line, "text/html": markup}, raw=True)
 
 
 @dataclass(frozen=True)
@@ -211,15 +198,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("profile", help="such as laptop")
     profile = parser.parse_args(arguments).profile
     try:
-        folder = repo_root() / "artifacts" / profile
+        folder = Path(os.environ.get("GUARD_ARTIFACTS") or repository() / "artifacts") / profile
         table = headline_table(folder)[["result", "metric", "score", "n", "model"]]
         timings = _timings(folder / "timings.json")
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ValueError, ProfileError) as error:
         print(error, file=sys.stderr)
         return 1
     figures = len(list((folder / "figures").glob("*.png")))
     print(table.to_string(index=False, justify="left"))
-    print(f"\n{figures} figures in artifacts/{profile}/figures\n", *timings, sep="\n")
+    print(f"\n{figures} figures in {os.path.relpath(folder / 'figures')}\n", *timings, sep="\n")
     return 0
 
 

@@ -280,7 +280,7 @@ def resolve_revision(name: str, revision: str | None = None) -> str:
         return HfApi().dataset_info(name, revision=revision).sha or revision
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise _hub_fault(name, revision, error) from error
-    except Exception:  # noqa: BLE001 - the types for "no network" differ between versions of the hub library
+    except Exception:
         return revision
 
 

@@ -1,9 +1,10 @@
 """Exact probabilities of every verdict, in one forward pass a batch.
 
-The 32 verdicts of five categories, as token strings, form a small trie. Each prompt's conversation and tail are followed
-by the trie's nodes under a mask in which a node sees its prompt and its ancestors only, at the position it would have
-in its own answer. The log-probabilities along a path sum to the exact joint log-probability of a verdict, end token
-included. The policy's prefix is run once and its key-value cache shared. Nothing is generated and nothing is parsed.
+The 32 verdicts of five categories, as token strings, form a small trie. Each prompt's conversation and tail are
+followed by the trie's nodes under a mask in which a node sees its prompt and its ancestors only, at the position it
+would have in its own answer. The log-probabilities along a path sum to the exact joint log-probability of a verdict,
+end token included. The policy's prefix is run once and its key-value cache shared. Nothing is generated and nothing
+is parsed.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from guard_utils.datasets import Example
+from guard_utils.predictions import predictions_table
 from guard_utils.prompt import GuardPrompt, Segments, Turn
 from guard_utils.verdict import Verdict, all_verdicts
 
@@ -211,6 +215,19 @@ class GuardScorer:
             own[longest:, start:longest] = True
             own[longest:, longest:] = self._visible
         return ids, positions, mask
+
+
+def predict(scorer: GuardScorer, examples: Sequence[Example], *, progress: bool = True) -> pd.DataFrame:
+    """Scores examples into a predictions table; see `guard_utils.predictions`."""
+    scores = scorer.score([example.text for example in examples], progress=progress)
+    return predictions_table(
+        examples,
+        scorer.prompt.policy,
+        scores.marginals,
+        [verdict.codes for verdict in scores.best],
+        scores.outside,
+        unsafe=scores.unsafe,
+    )
 
 
 def load_model(folder: Path | str, *, dtype: str, device: str = "cpu") -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
 """Train many examples behind one copy of their prompt's prefix.
 
-A guard example is some 230 tokens of policy for 40 tokens of text and 5 of answer. Stock recipes run the policy anew for
-each example and project every token on the vocabulary. Here the examples of one policy stand in one packed sequence
+A guard example is some 230 tokens of policy for 50 tokens of text and 6 of answer. Stock recipes run the policy anew
+for each example and project every token on the vocabulary. Here the examples of one policy stand in one packed sequence
 
     prefix  conversation_1  conversation_2  ...
 
@@ -11,7 +11,7 @@ logits are computed only where a label stands. Loss and gradients are those of t
 
 Linear layers see the packed sequence and waste nothing on padding. Attention of all conversations on the prefix is one
 matrix product (the decomposition of Hydragen, arXiv 2402.05099); attention within conversations is batched over
-neighbours in length. torchtune's own modules do everything else, so LoRA, QLoRA, checkpointing and FSDP work as they are.
+neighbours in length. torchtune's own modules do everything else, adapters and checkpointing among it.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def _attend_conversations(
     """Attention of a few conversations of one policy on its prefix and on themselves.
 
     Args:
-        queries: One [heads, length, dim] for each conversation, scaled; `keys` and `values` likewise.
+        queries: One [heads, length, dim] for each conversation, scaled.
+        keys: Likewise, not scaled.
+        values: Likewise.
         prefix: Key and value of the prefix, [heads, prefix length, dim].
 
     Returns:
@@ -125,7 +127,9 @@ def shared_prefix_attention(
     """Attention over a packed sequence in which conversations share their policy's prefix.
 
     Args:
-        query: [1, heads, packed, dim], as are `key` and `value`.
+        query: [1, heads, packed, dim].
+        key: Likewise.
+        value: Likewise.
         mask: The layout that `collate_shared_prefix` made.
         dropout_p: Must be 0.
         is_causal: Ignored; the layout says who sees whom.
@@ -185,7 +189,9 @@ def only_positions(model: nn.Module, positions: Tensor) -> Iterator[None]:
         hook.remove()
 
 
-def shared_prefix_loss(model: nn.Module, loss_fn: nn.Module, batch: dict[str, Any], *, ignore_idx: int = -100) -> Tensor:
+def shared_prefix_loss(
+    model: nn.Module, loss_fn: nn.Module, batch: dict[str, Any], *, ignore_idx: int = -100
+) -> Tensor:
     """Mean loss of the labels of a packed batch; logits exist only where a label stands.
 
     Args:

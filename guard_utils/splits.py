@@ -13,6 +13,9 @@ from guard_utils.labels import PII_65K, PII_200K
 from guard_utils.profiles import EMBEDDED, Profile, Run
 from guard_utils.values import Split
 
+# Training begins with texts of one clause: they cost half as much, and what a code stands for is plain to see in them.
+SIMPLE_SHARE = 0.45
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -35,14 +38,11 @@ def load_splits(run: Run) -> Splits:
     """
     profile = run.profile
     if profile.train_data == EMBEDDED:
-        train, validation, test = (
-            _embedded(part, rows, run.seed)
-            for part, rows in (
-                ("train", profile.train_rows),
-                ("validation", profile.validation_rows),
-                ("test", profile.test_rows),
-            )
-        )
+        simple = int(profile.train_rows * SIMPLE_SHARE)
+        train = _embedded("train", simple, run.seed, simple=True)
+        train += _embedded("train", profile.train_rows - simple, run.seed)
+        validation = _embedded("validation", profile.validation_rows, run.seed)
+        test = _embedded("test", profile.test_rows, run.seed)
     else:
         train, validation, test = _hub(profile, run.seed)
     assets = fetch("presidio-templates")
@@ -50,8 +50,8 @@ def load_splits(run: Run) -> Splits:
     return Splits(train, validation, test, to_examples(rows, PII_200K, place="presidio-templates"))
 
 
-def _embedded(part: Split, rows: int, seed: int) -> list[Example]:
-    return to_examples(generate(rows, split=part, seed=seed), PII_200K, place=f"embedded {part}")
+def _embedded(part: Split, rows: int, seed: int, *, simple: bool = False) -> list[Example]:
+    return to_examples(generate(rows, split=part, seed=seed, simple=simple), PII_200K, place=f"embedded {part}")
 
 
 def _hub(profile: Profile, seed: int) -> tuple[list[Example], list[Example], list[Example]]:

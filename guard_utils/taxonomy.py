@@ -85,7 +85,9 @@ class Taxonomy:
         try:
             return self.codes.index(code)
         except ValueError:
-            raise ValueError(f"code {code!r} is not in policy {self.name!r}, which has {', '.join(self.codes)}") from None
+            raise ValueError(
+                f"code {code!r} is not in policy {self.name!r}, which has {', '.join(self.codes)}"
+            ) from None
 
     def select(self, codes: Iterable[str], *, name: str | None = None) -> Taxonomy:
         """Makes a policy of the given categories in the given order, codes numbered anew.

@@ -91,8 +91,6 @@ def write_training_file(examples: Iterable[Example], path: Path, policy: Taxonom
     Returns:
         Number of rows.
     """
-    rows = [
-        to_training_row(PolicyExample((("User", example.text),), example.verdict, policy)) for example in examples
-    ]
+    rows = [to_training_row(PolicyExample((("User", example.text),), example.verdict, policy)) for example in examples]
     write_text(path, "\n".join(rows) + "\n")
     return len(rows)

@@ -24,14 +24,35 @@ from faker import Factory
 
 Split = Literal["train", "validation", "test"]
 
-LATIN_LOCALES = (
-    "en_US en_GB en_IN en_KE en_PK de_DE fr_FR it_IT es_ES es_MX pt_BR pt_PT nl_NL sv_SE no_NO da_DK fi_FI tr_TR cs_CZ "
-    "ro_RO hu_HU hr_HR id_ID zu_ZA yo_NG tw_GH sw et_EE lt_LT lv_LV sk_SK sl_SI ga_IE az_AZ pl_PL"
-).split()
+LATIN_LOCALES = tuple(
+    (
+        "en_US en_GB en_IN en_KE en_PK de_DE fr_FR it_IT es_ES es_MX pt_BR pt_PT nl_NL sv_SE no_NO da_DK "
+        "fi_FI tr_TR cs_CZ ro_RO hu_HU hr_HR id_ID zu_ZA yo_NG tw_GH sw et_EE lt_LT lv_LV sk_SK sl_SI "
+        "ga_IE az_AZ pl_PL"
+    ).split()
+)
 ROMANIZED_LOCALES = ("ja_JP", "zh_CN")
-OTHER_SCRIPTS = "ja_JP zh_CN ko_KR ru_RU uk_UA el_GR ar_AA hi_IN he_IL th_TH".split()
+OTHER_SCRIPTS = ["ja_JP", "zh_CN", "ko_KR", "ru_RU", "uk_UA", "el_GR", "ar_AA", "hi_IN", "he_IL", "th_TH"]
 OTHER_SCRIPT_SHARE = 0.02
-CARD_PREFIXES = ("4", "4", "4", "51", "52", "53", "54", "55", "2221", "2720", "34", "37", "6011", "65", "3528", "36", "30")
+CARD_PREFIXES = (
+    "4",
+    "4",
+    "4",
+    "51",
+    "52",
+    "53",
+    "54",
+    "55",
+    "2221",
+    "2720",
+    "34",
+    "37",
+    "6011",
+    "65",
+    "3528",
+    "36",
+    "30",
+)
 _PATTERN_PART = re.compile(r"\\.|\{[a-z0-9_]+\}|[#%?^]|[^\\{#%?^]+")
 
 
@@ -134,7 +155,9 @@ class Values:
             "first_name": lambda: rng.choice(self._pools["first"][self._locale]),
             "last_name": lambda: rng.choice(self._pools["last"][self._locale]),
             "given_word": lambda: rng.choice(self._pools["first"]["en_US"]),
-            "surname_word": lambda: rng.choice(self._pools["last"][rng.choice(("en_US", "en_GB", "en_US", "de_DE", "it_IT"))]),
+            "surname_word": lambda: rng.choice(
+                self._pools["last"][rng.choice(("en_US", "en_GB", "en_US", "de_DE", "it_IT"))]
+            ),
             "city": self._city,
             "city_word": self._real_city,
             "county_us": lambda: rng.choice(self._pools["county"]["US"]),
@@ -212,7 +235,11 @@ class Values:
 
     def _login(self) -> str:
         # Handles made of a person's name are the usual ones, and by our rule still no name.
-        own = self._text(self._rng.choice(("given_word", "surname_word"))) if self._rng.random() < 0.5 else self._faker.word()
+        own = (
+            self._text(self._rng.choice(("given_word", "surname_word")))
+            if self._rng.random() < 0.5
+            else self._faker.word()
+        )
         return own.lower().replace(" ", "").replace("'", "")
 
     def _ipv4(self) -> str:
@@ -228,7 +255,9 @@ class Values:
             address = ipaddress.IPv6Address(rng.getrandbits(128))
             text = address.exploded if form < 0.2 else address.compressed
         else:
-            head = rng.choice((0x20010DB8, 0xFE800000, 0x2A020000 + rng.randint(0, 0xFFFF), 0xFD000000 + rng.randint(0, 0xFFFF)))
+            head = rng.choice(
+                (0x20010DB8, 0xFE800000, 0x2A020000 + rng.randint(0, 0xFFFF), 0xFD000000 + rng.randint(0, 0xFFFF))
+            )
             text = ipaddress.IPv6Address((head << 96) | rng.getrandbits(rng.choice((8, 16, 32, 64)))).compressed
         return text.upper() if rng.random() < 0.12 else text
 

@@ -246,7 +246,7 @@ def test_generation_is_fast():
     assert time.process_time() - start < 3.6
 
 
-@pytest.mark.parametrize("arguments", [dict(n=5, split="dev"), dict(n=-1, split="train")])
+@pytest.mark.parametrize("arguments", [{"n": 5, "split": "dev"}, {"n": -1, "split": "train"}])
 def test_bad_arguments_are_named(arguments):
     with pytest.raises(ValueError, match="train, validation or test"):
         list(generate(**arguments))

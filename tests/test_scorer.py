@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from guard_utils.datasets import Example
 from guard_utils.prompt import GuardPrompt
-from guard_utils.scorer import GuardScorer, Scores, VerdictTrie, load_model
+from guard_utils.scorer import GuardScorer, Scores, VerdictTrie, load_model, predict
 from guard_utils.taxonomy import LLAMA_GUARD_3, PII
 from guard_utils.verdict import Verdict, all_verdicts
 
@@ -119,6 +120,16 @@ def test_probabilities_add_up(scores):
     for array in (scores.marginals, scores.unsafe, scores.outside):
         assert ((array >= 0) & (array <= 1)).all()
     assert scores.marginals.shape == (len(TEXTS), 5)
+
+
+def test_the_predictions_table_holds_the_scores(model_and_tokenizer, prompt, scores):
+    examples = [Example(f"r{i}", text, ("S1",), "en", f"t{i}", "", ()) for i, text in enumerate(TEXTS)]
+    table = predict(GuardScorer(model_and_tokenizer[0], prompt), examples, progress=False)
+    assert table["id"].tolist() == ["r0", "r1", "r2", "r3"]
+    assert table["predicted"].tolist() == [list(verdict.codes) for verdict in scores.best]
+    np.testing.assert_allclose(table[[f"p_{code}" for code in PII.codes]], scores.marginals, rtol=1e-3)
+    np.testing.assert_allclose(table["p_unsafe"], scores.unsafe, rtol=1e-3)
+    np.testing.assert_allclose(table["outside"], scores.outside, rtol=1e-3)
 
 
 def test_marginals_and_the_rest_by_hand():

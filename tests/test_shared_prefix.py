@@ -61,10 +61,10 @@ def relative(found, expected):
 @pytest.mark.parametrize(
     "shape",
     [
-        dict(sizes=(11, 3), prefixes=(23, 40)),
-        dict(sizes=(1, 1), prefixes=(23, 23)),
-        dict(sizes=(CONVERSATIONS_PER_CHUNK,), prefixes=(30,)),
-        dict(sizes=(CONVERSATIONS_PER_CHUNK + 1,), prefixes=(1,)),
+        {"sizes": (11, 3), "prefixes": (23, 40)},
+        {"sizes": (1, 1), "prefixes": (23, 23)},
+        {"sizes": (CONVERSATIONS_PER_CHUNK,), "prefixes": (30,)},
+        {"sizes": (CONVERSATIONS_PER_CHUNK + 1,), "prefixes": (1,)},
     ],
     ids=["two policies", "two of equal length", "one chunk", "one over, prefix of one token"],
 )
@@ -169,7 +169,7 @@ def test_attention_dropout_is_refused_with_the_setting_to_change(tiny_torchtune)
     with pytest.raises(ValueError, match=r"attn_dropout: 0\.0"):
         shared_prefix_loss(model, LOSS, collate_shared_prefix(make_batch(random.Random(0))))
     q = torch.zeros(1, 1, 3, 2)
-    with pytest.raises(ValueError, match="attn_dropout=0.5"):
+    with pytest.raises(ValueError, match=r"attn_dropout=0\.5"):
         shared_prefix_attention(q, q, q, mask=layout(1, 2), dropout_p=0.5)
 
 

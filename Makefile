@@ -1,0 +1,42 @@
+# `make tutorial`: everything a reader sees, from nothing. `make test`: everything that is checked.
+# Needs Python 3.11 to 3.13 and make.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+export GUARD_UTILS_CACHE ?= $(HOME)/.cache/guard_utils
+
+.PHONY: tutorial test notebooks check clean
+
+tutorial: $(VENV)/.installed
+	$(RUN) -m guard_utils.assets
+	$(RUN) -m guard_utils.notebooks run --profile laptop
+	$(RUN) -m guard_utils.report laptop
+
+test: $(VENV)/.tested
+	$(RUN) -m guard_utils.assets
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(RUN) -m pytest
+
+# Rebuilds the committed notebooks, with the outputs of the laptop profile.
+notebooks: $(VENV)/.installed
+	$(RUN) -m guard_utils.notebooks run --profile laptop --keep
+
+# What this machine can run.
+check: $(VENV)/.installed
+	$(RUN) -m guard_utils.check
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed; set PYTHON=python3.12, say')"
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) artifacts

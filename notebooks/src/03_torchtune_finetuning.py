@@ -1,0 +1,310 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation: {extension: .py, format_name: percent}
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # 03 · Fine-tuning with torchtune
+#
+# **You train a guard that names every privacy category of a text, and see why it needs a fraction of the usual work.**
+#
+# **What you will learn**
+#
+# - why a guard spends most of its training on text it has already read, and how one copy of the policy serves all;
+# - how to *prove* that a shortcut in training changes nothing;
+# - what each part of a torchtune config decides;
+# - how to read a loss curve that first learns the form of an answer and then its content.
+#
+# **What you need**: the `laptop` profile, notebook 02 run before, 7.5 GB of memory and about 12 minutes on two CPU
+# cores that multiply bf16 in hardware (three times as long on others). A finished training is reused, not repeated.
+#
+# **Agenda**
+#
+# 1. [Where the time goes](#Where-the-time-goes)
+# 2. [One prefix for all](#One-prefix-for-all)
+# 3. [The same loss, proven](#The-same-loss,-proven)
+# 4. [The config, part by part](#The-config,-part-by-part)
+# 5. [The run](#The-run)
+# 6. [The loss curve](#The-loss-curve)
+# 7. [A first look at the guard](#A-first-look-at-the-guard)
+# 8. [Take-aways](#Take-aways)
+# 9. [Exercises](#Exercises)
+# 10. [Where to go next](#Where-to-go-next)
+
+# %% tags=["parameters"]
+PROFILE = "laptop"
+
+# %% [markdown]
+# The profile decides model, data, config and budgets. Each line says where its value comes from.
+
+# %%
+from guard_utils.profiles import resolve
+
+run = resolve(PROFILE)
+run.describe()
+
+# %% [markdown]
+# ## Where the time goes
+#
+# Every training example opens with the same policy: the task, five categories with their descriptions, and the rules
+# for the answer. `GuardDataset` is what torchtune will read; it gives token ids, labels, and how many of the leading
+# tokens are that shared *prefix*.
+
+# %%
+from guard_utils.training_data import GuardDataset, RecipeTokenizer
+
+tokenizer = RecipeTokenizer(str(run.model_folder()))
+dataset = GuardDataset(tokenizer, source=str(run.folder / "train.jsonl"))
+print(f"{len(dataset):,} examples; the first has {len(dataset[0]['tokens'])} tokens")
+
+# %% [markdown]
+# How many of an example's tokens are new to the model?
+
+# %%
+import pandas as pd
+
+sample = [dataset[i] for i in range(min(300, len(dataset)))]
+lengths = pd.DataFrame(
+    {
+        "policy (the same every time)": [row["prefix_length"] for row in sample],
+        "text and frame": [len(row["tokens"]) - row["prefix_length"] for row in sample],
+        "answer (the only labels)": [sum(label != -100 for label in row["labels"]) for row in sample],
+    }
+)
+lengths["text and frame"] -= lengths["answer (the only labels)"]
+lengths.mean().round(1).to_frame("tokens an example")
+
+# %% [markdown]
+# Look at the first line against the other two. A stock recipe computes all of it for every example, and then projects
+# every position on the whole vocabulary, although a loss is taken on the last line only.
+
+# %% [markdown]
+# ## One prefix for all
+#
+# Put the examples of one policy behind **one** copy of the policy. Each text may look at the policy and at itself, but
+# not at its neighbours, and counts its positions from the end of the policy. Nothing else in a transformer lets tokens
+# meet, so every number stays what it was. The picture shows both forms at the same scale.
+
+# %%
+from guard_utils.diagrams import prefix_mask
+from guard_utils.plot_style import save
+
+after = [len(row["tokens"]) - row["prefix_length"] for row in sample[:6]]
+before = sample[0]["prefix_length"]
+packed, stock = before + sum(after), sum(before + length for length in after)
+title = f"Six examples: {stock:,} tokens in a stock batch, {packed:,} behind one prefix"
+alt = f"Two attention masks of six examples. Left, stock: {stock} tokens. Right, one shared policy: {packed} tokens."
+save(prefix_mask(before, after, title=title), run.folder / "figures", "03-prefix-mask", alt)
+
+# %% [markdown]
+# The blue column on the right is the policy, seen by every text; the small triangles are the texts, blind to each
+# other. The more texts share a prefix, the nearer the cost of an example comes to that of its text alone.
+
+# %% [markdown]
+# ## The same loss, proven
+#
+# A shortcut that changes the result is a bug with good manners, so we check. A tiny Llama gets the same eight examples
+# twice: as torchtune's own padded batch, and packed behind one prefix.
+
+# %%
+import torch
+from omegaconf import OmegaConf
+from torchtune import config
+
+from guard_utils.profiles import repository
+
+torch.manual_seed(0)
+tiny = config.instantiate(OmegaConf.load(repository() / "torchtune_configs" / "smoke.yaml").model)
+rows = sample[:8]
+
+# %% [markdown]
+# First the stock way: pad, run everything, project every position on the vocabulary.
+
+# %%
+from torch.nn import CrossEntropyLoss
+from torchtune.data import padded_collate_sft
+
+batch = padded_collate_sft(rows)
+logits = tiny(batch["tokens"])
+stock_loss = CrossEntropyLoss()(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+stock_loss.backward()
+stock_gradients = {name: weight.grad.clone() for name, weight in tiny.named_parameters()}
+
+# %% [markdown]
+# Then the shared way: same weights, same examples.
+
+# %%
+from guard_utils.shared_prefix import collate_shared_prefix, shared_prefix_loss, use_shared_prefix
+
+tiny.zero_grad()
+loss = shared_prefix_loss(use_shared_prefix(tiny), CrossEntropyLoss(), collate_shared_prefix(rows))
+loss.backward()
+gaps = {name: (weight.grad - stock_gradients[name]).norm() for name, weight in tiny.named_parameters()}
+worst = max(float(gap / stock_gradients[name].norm()) for name, gap in gaps.items())
+print(f"loss {stock_loss:.6f} and {loss:.6f}; largest relative difference of a gradient {worst:.1e}")
+assert worst < 1e-4
+
+# %% [markdown]
+# What is left is rounding: the same sums in another order. The tests repeat this for several policies, for LoRA, and
+# over twenty optimizer steps.
+
+# %% [markdown]
+# ## The config, part by part
+#
+# torchtune builds everything from one YAML file: each `_component_` names a class or function, the lines below it are
+# its arguments. Ours stands in `torchtune_configs/`; its comments give the trade-off beside each option.
+
+# %%
+from IPython.display import Code
+
+Code(run.config_path.read_text(), language="yaml")
+
+# %% [markdown]
+# Three lines are ours: `recipe` (torchtune's own recipe with two methods overridden), `dataset` (rows that carry their
+# policy) and `collate_fn` (the packing you have just checked). The rest is stock torchtune.
+#
+# ## The run
+#
+# `finetune` fills in this run's paths, writes the resolved config beside the checkpoint, starts `tune run` in a process
+# of its own and shows its progress. If torchtune fails you see its last lines and a hint.
+
+# %%
+from guard_utils.finetune import finetune
+
+training = finetune(run, run.folder / "train.jsonl", processes=max(1, run.profile.gpus))
+
+# %%
+rate = training.examples / training.seconds
+print(f"{'reused an earlier run' if training.reused else 'trained'}: {training.examples:,} examples")
+print(f"{training.seconds / 60:.1f} minutes with start-up, {rate:.1f} examples/s on {run.device} in {run.dtype}")
+
+# %% [markdown]
+# ## The loss curve
+#
+# The loss is nats a token of the answer. A model that has learned only the *form* of answers, and how frequent each one
+# is, would sit at the entropy of the label sets: that is the dashed line. Learning what a name or a phone number looks
+# like begins below it.
+
+# %%
+from collections import Counter
+
+from scipy.stats import entropy
+
+answers = Counter(tuple(label for label in row["labels"] if label != -100) for row in dataset)
+tokens = sum(len(answer) * count for answer, count in answers.items()) / len(dataset)
+form_only = entropy(list(answers.values())) / tokens
+
+# %%
+from guard_utils.plots import loss_curve
+
+log = training.log
+step = log["step"][(log["loss"].rolling(5).mean() < form_only)].min()
+crossed = f"after {step * training.config['batch_size']:,.0f} examples" if step == step else "not in this run"
+title = f"The loss falls below 'form only' {crossed}"
+alt = f"Training loss by step, from {log['loss'].iloc[0]:.2f} to {log['loss'].tail(5).mean():.3f} nats a token."
+figure = loss_curve(log, title=title, batch_size=training.config["batch_size"], entropy=form_only)
+save(figure, run.folder / "figures", "03-loss-curve", alt)
+
+# %% [markdown]
+# Notice the two phases. The first steps teach the grammar (`safe`, or `unsafe` and codes) and cost nothing but a few
+# hundred examples; a run that stops there looks trained and knows nothing. Content comes after.
+
+# %%
+log.iloc[[0, len(log) // 4, len(log) // 2, -1]][["step", "examples", "loss", "lr"]].style.hide(axis="index").format(
+    {"loss": "{:.3f}", "lr": "{:.1e}"}
+)
+
+# %% [markdown]
+# ## A first look at the guard
+#
+# The checkpoint is an ordinary one: plain `transformers` loads it. Three texts that occur in no data set of ours, and
+# the probability of every category:
+
+# %%
+from guard_utils.prompt import GuardPrompt
+from guard_utils.scorer import GuardScorer, load_model
+
+texts = [
+    "Could you ask Carmen whether 109.4.61.213 is still ours?",
+    "My card 4539 1488 0343 6467 was charged twice, ring me on 020 7946 0018.",
+    "Version 10.2.14.1 is out, the meeting is at 14:30.",
+]
+model, hf_tokenizer = load_model(training.checkpoint, dtype=run.dtype, device=run.device)
+scores = GuardScorer(model, GuardPrompt(run.policy, hf_tokenizer)).score(texts, progress=False)
+
+# %%
+table = pd.DataFrame(scores.marginals, columns=list(run.policy.names.values()))
+table.insert(0, "answer", [verdict.text.replace("\n", " ") for verdict in scores.best])
+table.insert(0, "text", texts)
+table.style.hide(axis="index").format(dict.fromkeys(run.policy.names.values(), "{:.2f}"))
+
+# %% [markdown]
+# One answer names every category it found. Three texts are an anecdote, though; notebook 04 measures.
+
+# %%
+from guard_utils.records import record
+
+values = {
+    "loss_last": float(log["loss"].tail(10).mean()),
+    "minutes": training.seconds / 60,
+    "examples_per_second": rate,
+}
+record(
+    run.folder, profile=PROFILE, name="training", values=values, n=training.examples, seed=run.seed,
+    model=run.profile.model, extra={"dtype": run.dtype, "config": run.profile.config},
+)  # fmt: skip
+
+# %% [markdown]
+# ## Take-aways
+#
+# - Most tokens of a guard's training are the policy. Behind one shared prefix they are computed once a batch, and only
+#   positions with a label are projected on the vocabulary.
+# - The shortcut is exact: loss and gradients equal those of a stock batch up to rounding.
+# - The loss of 'form only' is a line you can compute beforehand. A guard that has not crossed it has learned nothing
+#   about privacy.
+#
+# ## Exercises
+#
+# **1. Warm-up.** How many times fewer tokens does a batch of 32 examples have behind one prefix?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# after = lengths.drop(columns="policy (the same every time)").sum(axis=1).mean()
+# before = lengths["policy (the same every time)"].mean()
+# print(32 * (before + after) / (before + 32 * after))
+# ```
+# </details>
+#
+# **2. Core.** Give two of the eight examples another policy (`PII.select(["S4", "S1"])`) and repeat the proof. How many
+# prefixes does the packed batch hold?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# from guard_utils.taxonomy import PII
+# from guard_utils.verdict import Verdict
+#
+# other = GuardPrompt(PII.select(["S4", "S1"]), tokenizer.tokenizer)
+# ids, answer = other.training_ids("back in Lyon since Monday", Verdict(("S1",)))
+# row = {"tokens": list(ids), "labels": [-100] * (len(ids) - answer) + list(ids[-answer:])}
+# row["prefix_length"] = len(other.prefix_ids)
+# print(len(collate_shared_prefix([*rows[:6], row, row])["mask"]["counts"]))  # 2
+# ```
+# </details>
+#
+# **3. Stretch.** Copy the config, halve `batch_size`, and train on the first 640 rows with each. Which of the two has
+# the lower loss after the same number of *examples*, and which after the same number of *minutes*?
+#
+# <details><summary>Solution</summary>
+#
+# Start `tune run guard_utils/recipe.py --config your.yaml model_dir=... train_file=... output_dir=...` for each, read
+# both logs with `guard_utils.finetune.read_log` and draw them with `loss_curve`. Smaller batches take more steps and so
+# usually learn more from the same examples, but share the prefix among fewer texts.
+# </details>
+#
+# ## Where to go next
+#
+# Notebook 04 scores the checkpoint on text it has never seen, with intervals, beside the baselines of notebook 01.

@@ -1,0 +1,51 @@
+"""A profile fits this machine or says, before any work, everything that is missing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from guard_utils import profiles
+from guard_utils.profiles import PROFILES, ProfileError, resolve
+
+
+@pytest.fixture(autouse=True)
+def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GUARD_ARTIFACTS", str(tmp_path))
+    return tmp_path
+
+
+def test_smoke_runs_on_the_cpu_in_fp32(artifacts: Path) -> None:
+    run = resolve("smoke")
+    assert (run.device, run.dtype, run.folder) == ("cpu", "fp32", artifacts / "smoke")
+    assert run.folder.is_dir()
+    table = run.describe()
+    assert table.loc["train_rows", "value"] == PROFILES["smoke"].train_rows
+    assert table.loc["device", "from"] != "profile" and set(table["from"]) >= {"profile", "call"}
+
+
+def test_unknown_profile_lists_the_known() -> None:
+    with pytest.raises(ProfileError, match="unknown PROFILE 'lptop'.*laptop"):
+        resolve("lptop")
+
+
+def test_everything_that_is_missing_is_listed_at_once(monkeypatch: pytest.MonkeyPatch, artifacts: Path) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5e8))
+    monkeypatch.setattr(profiles.psutil, "virtual_memory", lambda: SimpleNamespace(total=4e9))
+    monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(ProfileError) as error:
+        resolve("guard-8b")
+    text = str(error.value)
+    for word in ("160 GB of disk", "GUARD_ARTIFACTS", "128 GB of memory", "4 GPU(s) of 80 GB", "hf auth login"):
+        assert word in text, word
+    assert not (artifacts / "guard-8b").exists()
+
+
+def test_laptop_needs_no_gpu_and_no_token() -> None:
+    profile = PROFILES["laptop"]
+    assert profile.gpus == 0 and not profile.from_hub
+    assert profile.train_rows % 32 == 0, "a part of a batch would be dropped"
