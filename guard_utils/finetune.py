@@ -112,6 +112,7 @@ def finetune(run: Run, train_file: Path, *, processes: int = 1, progress: bool =
     write_text(path, OmegaConf.to_yaml(OmegaConf.create(config)))
     rows = sum(1 for _ in train_file.open(encoding="utf-8"))
     seconds = _launch(config["recipe"], path, config, rows, processes, progress)
+    _set_adapter_apart(folder / f"epoch_{config['epochs'] - 1}")
     done = {"fingerprint": fingerprint(config), "seconds": seconds, "rows": rows}
     write_text(folder / DONE, json.dumps(done, indent=2) + "\n")
     return _result(config, done, reused=False)
@@ -139,6 +140,13 @@ def _launch(recipe: str, path: Path, config: dict[str, Any], rows: int, processe
     if process.wait():
         raise TrainingError(_explain(process.returncode, list(last)))
     return float(seconds)
+
+
+def _set_adapter_apart(checkpoint: Path) -> None:
+    """Moves LoRA's own files out of the merged checkpoint, to which `transformers` would add the adapter again."""
+    for file in sorted(checkpoint.glob("adapter_*")):
+        (checkpoint / "adapter").mkdir(exist_ok=True)
+        file.rename(checkpoint / "adapter" / file.name)
 
 
 def _explain(code: int, lines: list[str]) -> str:
@@ -192,3 +200,12 @@ def checkpoint(run: Run) -> Path:
     if not (folder / DONE).exists():
         raise FileNotFoundError(f"profile {run.profile.name!r} has no fine-tuned model yet; run notebook 03 first")
     return folder / f"epoch_{OmegaConf.load(folder / 'config.yaml').epochs - 1}"
+
+
+def checkpoint_fingerprint(run: Run) -> str:
+    """Identifies a run's fine-tuned model by the config and the data it was trained with; see `fingerprint`.
+
+    Raises:
+        FileNotFoundError: It is not trained yet.
+    """
+    return str(json.loads((checkpoint(run).parent / DONE).read_text())["fingerprint"])

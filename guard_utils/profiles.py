@@ -152,7 +152,7 @@ def fast_bf16() -> bool:
     """Whether the CPU multiplies bf16 matrices in hardware (AMX or AVX512-BF16)."""
     import torch
 
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_tile") or capabilities.get("avx512_bf16"))
 
 

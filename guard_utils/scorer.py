@@ -243,11 +243,15 @@ def load_model(folder: Path | str, *, dtype: str, device: str = "cpu") -> tuple[
 
     Raises:
         FileNotFoundError: There is no checkpoint in the folder.
+        ValueError: Another dtype.
     """
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if dtype not in dtypes:
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(dtypes)}; a guard is scored in one of them")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if isinstance(folder, Path) and not (folder / "config.json").exists():
         raise FileNotFoundError(f"no checkpoint in {folder}; run notebook 03 (or make tutorial) to train one")
-    torch_dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype).to(device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtypes[dtype])
+    model = model.to(device).eval()
     return model, AutoTokenizer.from_pretrained(folder)

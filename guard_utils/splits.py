@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from itertools import islice
 
@@ -25,6 +27,13 @@ class Splits:
     validation: list[Example]
     test: list[Example]
     independent: list[Example]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of every example's id, text and codes, in order: equal data has an equal digest on every machine."""
+        parts = (self.train, self.validation, self.test, self.independent)
+        facts = [[(e.id, e.text, e.codes) for e in part] for part in parts]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def load_splits(run: Run) -> Splits:

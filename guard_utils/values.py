@@ -34,24 +34,13 @@ LATIN_LOCALES = tuple(
 ROMANIZED_LOCALES = ("ja_JP", "zh_CN")
 OTHER_SCRIPTS = ["ja_JP", "zh_CN", "ko_KR", "ru_RU", "uk_UA", "el_GR", "ar_AA", "hi_IN", "he_IL", "th_TH"]
 OTHER_SCRIPT_SHARE = 0.02
-CARD_PREFIXES = (
-    "4",
-    "4",
-    "4",
-    "51",
-    "52",
-    "53",
-    "54",
-    "55",
-    "2221",
-    "2720",
-    "34",
-    "37",
-    "6011",
-    "65",
-    "3528",
-    "36",
-    "30",
+# Issuer prefixes and lengths (ISO/IEC 7812, as the issuers publish them), the common ones more often.
+CARD_ISSUERS = (
+    *(("4", 16),) * 4,
+    *((str(prefix), 16) for prefix in (51, 52, 53, 54, 55, 2221, 2720)),
+    *(("34", 15), ("37", 15), ("37", 15)),
+    *(("6011", 16), ("65", 16), ("3528", 16), ("36", 14), ("30", 14)),
+    *(("4", 13), ("62", 16), ("62", 19), ("5018", 12), ("6304", 13), ("6759", 18), ("50", 16), ("60", 16)),
 )
 _PATTERN_PART = re.compile(r"\\.|\{[a-z0-9_]+\}|[#%?^]|[^\\{#%?^]+")
 
@@ -74,10 +63,10 @@ def _parse_pattern(pattern: str) -> tuple[str, ...]:
     return tuple(_PATTERN_PART.findall(pattern))
 
 
-def in_split(value: str, split: Split) -> bool:
-    """Whether a value, clause or situation belongs to a split; 80/5/15 by checksum."""
-    bucket = zlib.crc32(value.encode()) % 20
-    return split == ("test" if bucket < 3 else "validation" if bucket == 3 else "train")
+def split_of(value: str) -> Split:
+    """The split a value or clause belongs to, whatever its case; 80/5/15 by checksum."""
+    bucket = zlib.crc32(value.casefold().encode()) % 20
+    return "test" if bucket < 3 else "validation" if bucket == 3 else "train"
 
 
 def _names(locale: str, *, romanized: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -104,7 +93,7 @@ def _pools(split: Split) -> dict[str, dict[str, tuple[str, ...]]]:
 
     def fold(values: Sequence[str]) -> tuple[str, ...]:
         # A tiny pool may have nothing in a small fold; it is then left out of that split.
-        return tuple(sorted(value for value in values if in_split(value, split)))
+        return tuple(sorted(value for value in values if split_of(value) == split))
 
     pools = {
         "first": {locale: fold(first) for locale, (first, _) in sources.items()},
@@ -149,8 +138,9 @@ class Values:
         self._home_countries: list[str] = config["countries"][language]
         self._pools = _pools(split)
         self._locale = "en_US"
-        self._faker = Factory.create("en_US")
-        self._faker.random = rng
+        faker: Any = Factory.create("en_US")  # Faker adds its providers' methods at run time
+        faker.random = rng
+        self._faker = faker
         self._makers: dict[str, Callable[[], str]] = {
             "first_name": lambda: rng.choice(self._pools["first"][self._locale]),
             "last_name": lambda: rng.choice(self._pools["last"][self._locale]),
@@ -165,11 +155,11 @@ class Values:
             "ipv6": self._ipv6,
             "card": self._card,
             "login": self._login,
-            "iban": self._faker.iban,
-            "vin": self._faker.vin,
-            "user_agent": self._faker.user_agent,
-            "job_title": lambda: self._faker.job().split(",")[0].lower(),
-            "country": self._faker.country,
+            "iban": faker.iban,
+            "vin": faker.vin,
+            "user_agent": faker.user_agent,
+            "job_title": lambda: faker.job().split(",")[0].lower(),
+            "country": faker.country,
         }
 
     def pieces(self, slot: str) -> list[Piece]:
@@ -263,10 +253,9 @@ class Values:
 
     def _card(self) -> str:
         rng = self._rng
-        prefix = rng.choice(CARD_PREFIXES)
-        length = 15 if prefix in ("34", "37") else 14 if prefix in ("36", "30") else 16
+        prefix, length = rng.choice(CARD_ISSUERS)
         body = prefix + "".join(self._character("#") for _ in range(length - 1 - len(prefix)))
         digits = body + luhn_digit(body)
         separator = rng.choice(("", "", "", " ", " ", " ", "-", "-"))
-        cuts = (0, 4, 8, 12) if length == 16 else (0, 4, 10)
+        cuts = (0, 4, 10) if length in (14, 15) else tuple(range(0, length, 4))
         return separator.join(digits[a:b] for a, b in zip(cuts, (*cuts[1:], length), strict=True))

@@ -56,7 +56,10 @@ def row_65k(masked: str = "Ask [FULLNAME_1] on [PHONE_NUMBER_1].") -> Row:
         "unmasked_text": "Ask Zoë Brandl on 555-0101.",
         "masked_text": masked,
         "tokenised_unmasked_text": ["ask", "zoe", "bran", "##dl", "on", "555", "-", "0101", "."],
-        "token_entity_labels": "O B-FULLNAME I-FULLNAME I-FULLNAME O B-PHONE_NUMBER I-PHONE_NUMBER I-PHONE_NUMBER O".split(),
+        "token_entity_labels": [
+            *("O", "B-FULLNAME", "I-FULLNAME", "I-FULLNAME", "O"),
+            *("B-PHONE_NUMBER", "I-PHONE_NUMBER", "I-PHONE_NUMBER", "O"),
+        ],
     }
 
 
