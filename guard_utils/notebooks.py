@@ -123,7 +123,12 @@ def _execute(source: Path, run: Run, executed: Path) -> float | None:
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     start = time.perf_counter()
     client = NotebookClient(
-        notebook, timeout=None, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(place)}}
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(place)}},
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
     try:
         client.execute()

@@ -1,7 +1,7 @@
-"""Predictions of the fine-tuned model, scored once: what this checkpoint made of these rows is read again.
+"""Predictions on disk: what this checkpoint made of these rows is read again, and nothing else is.
 
-Each table carries in its `attrs` (which parquet keeps) the fingerprints of the checkpoint and of the rows, so that a
-table of another training, another seed or another corpus is never taken for this one's.
+Each table of the fine-tuned model carries in its `attrs` (which parquet keeps) the fingerprints of the checkpoint and
+of the rows, so that a table of another training, another seed or another corpus is never taken for this one's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -17,7 +18,36 @@ from guard_utils.files import read_table, write_table
 from guard_utils.finetune import checkpoint, checkpoint_fingerprint
 from guard_utils.profiles import Run
 
-NOTEBOOK = "04_confusion_matrix_benchmark"
+MADE_BY = {"tuned": "04_confusion_matrix_benchmark"}
+"""System to the notebook that scores it; all others are scored by the first."""
+
+
+def predictions_path(run: Run, system: str, part: str) -> Path:
+    """Where the predictions of a system on a part lie."""
+    return run.folder / "predictions" / f"{system}-{part}.parquet"
+
+
+def read_predictions(run: Run, system: str, part: str, examples: Sequence[Example]) -> pd.DataFrame:
+    """Reads the predictions of a system, and makes sure that they are of these rows.
+
+    Args:
+        run: A resolved profile.
+        system: `majority`, `regex`, `tfidf`, `zero_shot` or `tuned`.
+        part: `validation`, `test` or `independent`.
+        examples: The rows, in order.
+
+    Raises:
+        FileNotFoundError: The table is missing; names the notebook to run.
+        ValueError: The table is of other rows or of an older corpus.
+    """
+    made_by = MADE_BY.get(system, "01_baseline_evaluation")
+    table = read_table(predictions_path(run, system, part), made_by=made_by)
+    if list(zip(table["id"], table["text"], strict=True)) != [(example.id, example.text) for example in examples]:
+        raise ValueError(
+            f"{system}-{part}.parquet holds {len(table)} rows that are not the {len(examples)} of this corpus; "
+            f"run notebook {made_by} again with PROFILE = {run.profile.name!r}"
+        )
+    return table
 
 
 def rows_fingerprint(examples: Sequence[Example]) -> str:
@@ -51,18 +81,20 @@ def tuned_predictions(
     except FileNotFoundError:
         mark = {}
     wanted = {part: mark | _rows(run, examples) for part, examples in parts.items()}
-    paths = {part: run.folder / "predictions" / f"tuned-{part}.parquet" for part in parts}
-    found = {part: read_table(path, made_by=NOTEBOOK) for part, path in paths.items() if path.exists()}
-    missing = [part for part in parts if part not in found or not wanted[part].items() <= found[part].attrs.items()]
-    made = _score(run, {part: parts[part] for part in missing}, progress=progress)
+    paths = {part: predictions_path(run, "tuned", part) for part in parts}
+    tables = {part: read_table(path, made_by=MADE_BY["tuned"]) for part, path in paths.items() if path.exists()}
+    tables = {part: table for part, table in tables.items() if wanted[part].items() <= table.attrs.items()}
+    made = _score(run, {part: parts[part] for part in parts if part not in tables}, progress=progress)
     for part, table in made.items():
         table.attrs = wanted[part]
         write_table(paths[part], table)
     origin = "read: this checkpoint made it" if mark else "read: there is no checkpoint here to compare with"
-    tables = {part: made.get(part, found.get(part)) for part in parts}
-    for part, table in tables.items():
-        table.attrs["origin"] = "scored now" if part in made else origin
-    return tables
+    for table in tables.values():
+        table.attrs["origin"] = origin
+    for table in made.values():
+        table.attrs["origin"] = "scored now"
+    tables |= made
+    return {part: tables[part] for part in parts}
 
 
 def _rows(run: Run, examples: Sequence[Example]) -> dict[str, str]:

@@ -144,7 +144,7 @@ def test_tfidf_learns_and_predicts_by_its_own_probabilities(corpus):
     p = table[[f"p_{code}" for code in PII.codes]].to_numpy()
     assert table["predicted"].tolist() == [[c for c, v in zip(PII.codes, row, strict=True) if v >= 0.5] for row in p]
     np.testing.assert_allclose(table["p_unsafe"], 1 - np.prod(1 - p, axis=1))
-    assert summary(table, PII)["weighted_f1"] > 0.4
+    assert summary(table, PII)["weighted_f1"] > 0.3
     pd.testing.assert_frame_equal(table, tfidf(train, validation, PII), obj="the same seed")
 
 

@@ -13,12 +13,15 @@ from guard_utils.error_analysis import (
     by_source_label,
     disagreements,
     error_table,
+    gains,
     marked_html,
     reading_html,
+    rows_behind,
     suspicious_labels,
     token_patterns,
     worst,
 )
+from guard_utils.metrics import summary
 from guard_utils.taxonomy import PII
 
 
@@ -252,3 +255,50 @@ def test_reading_view():
     assert (
         "&lt;r0&gt; · missed · gold S1, S4 · model safe" in second and "<mark>Rome<sub>CITY S4</sub></mark>" in second
     )
+
+
+def test_gains_by_hand():
+    df = make_table(
+        [
+            (["S1"], ["S1"], []),
+            (["S1"], [], []),
+            (["S1", "S4"], ["S1", "S4"], []),
+            ([], ["S4"], []),
+            ([], ["S5"], []),
+        ]
+    )
+    # S1: tp 2, fn 1, F1 .8, weight 3/4; S4: tp 1, fp 1, F1 2/3, weight 1/4; S5 has no positive and no weight
+    now = 0.75 * 0.8 + 0.25 * 2 / 3
+    table = gains(df, PII)
+    assert table[["code", "kind", "codes"]].values.tolist() == [
+        ["S1", "missed", 1],
+        ["S4", "extra", 1],
+        ["S5", "extra", 1],
+    ]
+    assert table["weighted_f1"].tolist() == pytest.approx([0.75 + 0.25 * 2 / 3, 0.75 * 0.8 + 0.25, now])
+    assert table["gain"].tolist() == pytest.approx([0.15, 0.25 / 3, 0])
+    assert table["share"].tolist() == pytest.approx([1 / 3] * 3)
+    assert gains(df.head(1), PII).empty
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_gain_is_the_score_of_the_mended_table(seed):
+    df = corpus(rows=60, seed=seed)
+    for row in gains(df, PII).itertuples():
+        one, mended = {row.code}, []
+        for gold, said in zip(map(set, df["gold"]), map(set, df["predicted"]), strict=True):
+            mended.append(sorted(said | (gold & one) if row.kind == "missed" else said - (one - gold)))
+        assert row.weighted_f1 == pytest.approx(summary(df.assign(predicted=mended), PII)["weighted_f1"])
+
+
+def test_rows_behind_are_the_cell_of_the_crosstab():
+    df = corpus()
+    cell = by_source_label(df, PII).set_index(["label", "code"]).loc[("ZIPCODE", "S2")]
+    rows = rows_behind(df, PII, "ZIPCODE", "S2")
+    assert len(rows) == cell["missed"] + cell["extra"] > 0
+    assert all("ZIPCODE" in labels for labels in rows["labels"])
+    assert all(("S2" in gold) != ("S2" in said) for gold, said in zip(rows["gold"], rows["predicted"], strict=True))
+    assert rows_behind(df, PII, "NONE", "S2").empty
+    with pytest.raises(ValueError, match="'S9' is not in policy"):
+        rows_behind(df, PII, "ZIPCODE", "S9")

@@ -44,7 +44,7 @@ def test_text_of_tokens_headings_and_columns_is_escaped() -> None:
 
 def test_columns_stand_in_order_with_their_line_breaks() -> None:
     table = side_by_side_html({"plain": "a\n  b", "shuffled": "c"})
-    assert re.findall(r"<th[^>]*>(.*?)</th>", table) == ["plain", "shuffled"]
+    assert re.findall(r"<th style[^>]*>(.*?)</th>", table) == ["plain", "shuffled"]
     assert re.findall(r"<pre[^>]*>(.*?)</pre>", table, re.DOTALL) == ["a\n  b", "c"]
 
 

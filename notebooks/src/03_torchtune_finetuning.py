@@ -99,8 +99,8 @@ alt = f"Two attention masks of six examples. Left, stock: {stock} tokens. Right,
 save(prefix_mask(before, after, title=title), run.folder / "figures", "03-prefix-mask", alt)
 
 # %% [markdown]
-# The blue column on the right is the policy, seen by every text; the small triangles are the texts, blind to each
-# other. The more texts share a prefix, the nearer the cost of an example comes to that of its text alone.
+# The light blue column on the right is the policy, seen by every text; the small orange triangles are the texts, blind
+# to each other. The more texts share a prefix, the nearer the cost of an example comes to that of its text alone.
 
 # %% [markdown]
 # ## The same loss, proven
