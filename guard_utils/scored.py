@@ -16,15 +16,20 @@ import pandas as pd
 from guard_utils.datasets import Example
 from guard_utils.files import read_table, write_table
 from guard_utils.finetune import checkpoint, checkpoint_fingerprint
-from guard_utils.profiles import Run
+from guard_utils.profiles import Run, repository
 
 MADE_BY = {"tuned": "04_confusion_matrix_benchmark"}
 """System to the notebook that scores it; all others are scored by the first."""
 
 
 def predictions_path(run: Run, system: str, part: str) -> Path:
-    """Where the predictions of a system on a part lie."""
+    """Where a run writes the predictions of a system on a part."""
     return run.folder / "predictions" / f"{system}-{part}.parquet"
+
+
+def shipped_path(run: Run, system: str, part: str) -> Path:
+    """Where the repository keeps the predictions of its own run, for readers who start without training."""
+    return repository() / "notebooks" / "predictions" / run.profile.name / f"{system}-{part}.parquet"
 
 
 def read_predictions(run: Run, system: str, part: str, examples: Sequence[Example]) -> pd.DataFrame:
@@ -41,7 +46,8 @@ def read_predictions(run: Run, system: str, part: str, examples: Sequence[Exampl
         ValueError: The table is of other rows or of an older corpus.
     """
     made_by = MADE_BY.get(system, "01_baseline_evaluation")
-    table = read_table(predictions_path(run, system, part), made_by=made_by)
+    own, shipped = predictions_path(run, system, part), shipped_path(run, system, part)
+    table = read_table(own if own.exists() or not shipped.exists() else shipped, made_by=made_by)
     if list(zip(table["id"], table["text"], strict=True)) != [(example.id, example.text) for example in examples]:
         raise ValueError(
             f"{system}-{part}.parquet holds {len(table)} rows that are not the {len(examples)} of this corpus; "
@@ -62,7 +68,7 @@ def tuned_predictions(
     """Scores sets of examples with a run's fine-tuned model, or reads the tables that it made before.
 
     Tables lie in `predictions/tuned-<part>.parquet` of the run's folder. Where there is no checkpoint, tables of the
-    same rows are read all the same, so that a reader can start from someone else's predictions.
+    same rows are read all the same, the repository's own at last, so that a reader can start without training.
 
     Args:
         run: A resolved profile.
@@ -82,6 +88,8 @@ def tuned_predictions(
         mark = {}
     wanted = {part: mark | _rows(run, examples) for part, examples in parts.items()}
     paths = {part: predictions_path(run, "tuned", part) for part in parts}
+    if not mark:
+        paths |= {part: shipped_path(run, "tuned", part) for part, path in paths.items() if not path.exists()}
     tables = {part: read_table(path, made_by=MADE_BY["tuned"]) for part, path in paths.items() if path.exists()}
     tables = {part: table for part, table in tables.items() if wanted[part].items() <= table.attrs.items()}
     made = _score(run, {part: parts[part] for part in parts if part not in tables}, progress=progress)

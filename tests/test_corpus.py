@@ -253,3 +253,11 @@ def test_bad_arguments_are_named(arguments):
     with pytest.raises(ValueError, match="train, validation or test"):
         list(generate(**arguments))
     assert list(generate(0, split="train")) == []
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_english_has_clauses_of_every_kind_in_every_split(split):
+    kinds = Counter(
+        code or "safe" for c in load_clauses() if c.language == "en" and c.split == split for code in c.codes or {""}
+    )
+    assert min(kinds[kind] for kind in ("S1", "S2", "S3", "S4", "S5", "safe")) >= 5, kinds

@@ -39,6 +39,15 @@ def test_all_notebooks_run_in_order_on_smoke(tmp_path: Path) -> None:
     assert all(figure.with_suffix(".alt.txt").read_text().strip() for figure in figures)
 
 
+def test_04_and_05_run_from_the_shipped_predictions_and_give_the_expected_numbers(tmp_path: Path) -> None:
+    environment = os.environ | {"GUARD_ARTIFACTS": str(tmp_path), "GUARD_STRICT": "1"}
+    for number in ("04", "05"):
+        command = [sys.executable, "-m", "guard_utils.notebooks", "run", "--profile", "laptop", "--only", number]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stdout[-6000:]
+    assert not (tmp_path / "laptop" / "training").exists()
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def test_committed_notebook_is_built_from_its_source(source: Path) -> None:
     notebook = nbformat.read(committed(source), as_version=4)
