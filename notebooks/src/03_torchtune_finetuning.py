@@ -66,6 +66,8 @@ print(f"{len(dataset):,} examples; the first has {len(dataset[0]['tokens'])} tok
 import pandas as pd
 
 sample = [dataset[i] for i in range(min(300, len(dataset)))]
+
+# %%
 lengths = pd.DataFrame(
     {
         "policy (the same every time)": [row["prefix_length"] for row in sample],
@@ -94,6 +96,8 @@ from guard_utils.plot_style import save
 after = [len(row["tokens"]) - row["prefix_length"] for row in sample[:6]]
 before = sample[0]["prefix_length"]
 packed, stock = before + sum(after), sum(before + length for length in after)
+
+# %%
 title = f"Six examples: {stock:,} tokens in a stock batch, {packed:,} behind one prefix"
 alt = f"Two attention masks of six examples. Left, stock: {stock} tokens. Right, one shared policy: {packed} tokens."
 save(prefix_mask(before, after, title=title), run.folder / "figures", "03-prefix-mask", alt)
@@ -128,6 +132,8 @@ from torchtune.data import padded_collate_sft
 
 batch = padded_collate_sft(rows)
 logits = tiny(batch["tokens"])
+
+# %%
 stock_loss = CrossEntropyLoss()(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
 stock_loss.backward()
 stock_gradients = {name: weight.grad.clone() for name, weight in tiny.named_parameters()}
@@ -141,6 +147,8 @@ from guard_utils.shared_prefix import collate_shared_prefix, shared_prefix_loss,
 tiny.zero_grad()
 loss = shared_prefix_loss(use_shared_prefix(tiny), CrossEntropyLoss(), collate_shared_prefix(rows))
 loss.backward()
+
+# %%
 gaps = {name: (weight.grad - stock_gradients[name]).norm() for name, weight in tiny.named_parameters()}
 worst = max(float(gap / stock_gradients[name].norm()) for name, gap in gaps.items())
 print(f"loss {stock_loss:.6f} and {loss:.6f}; largest relative difference of a gradient {worst:.1e}")
@@ -202,6 +210,8 @@ from guard_utils.plots import loss_curve
 log = training.log
 step = log["step"][(log["loss"].rolling(5).mean() < form_only)].min()
 crossed = f"after {step * training.config['batch_size']:,.0f} examples" if step == step else "not in this run"
+
+# %%
 title = f"The loss falls below 'form only' {crossed}"
 alt = f"Training loss by step, from {log['loss'].iloc[0]:.2f} to {log['loss'].tail(5).mean():.3f} nats a token."
 figure = loss_curve(log, title=title, batch_size=training.config["batch_size"], entropy=form_only)
@@ -209,7 +219,8 @@ save(figure, run.folder / "figures", "03-loss-curve", alt)
 
 # %% [markdown]
 # Notice the two phases. The first steps teach the grammar (`safe`, or `unsafe` and codes) and cost nothing but a few
-# hundred examples; a run that stops there looks trained and knows nothing. Content comes after.
+# hundred examples; a run that stops there looks trained and knows nothing. Content comes after. The small rise near the
+# middle is where texts of one clause end and composed ones begin.
 
 # %%
 log.iloc[[0, len(log) // 4, len(log) // 2, -1]][["step", "examples", "loss", "lr"]].style.hide(axis="index").format(
@@ -231,6 +242,8 @@ texts = [
     "My card 4539 1488 0343 6467 was charged twice, ring me on 020 7946 0018.",
     "Version 10.2.14.1 is out, the meeting is at 14:30.",
 ]
+
+# %%
 model, hf_tokenizer = load_model(training.checkpoint, dtype=run.dtype, device=run.device)
 scores = GuardScorer(model, GuardPrompt(run.policy, hf_tokenizer)).score(texts, progress=False)
 
