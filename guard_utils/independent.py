@@ -33,6 +33,7 @@ PERSON_FIELDS = (
     *("Gender", "GivenName", "Surname", "Title", "TelephoneNumber", "Age", "Occupation"),
     *("StreetAddress", "City", "ZipCode", "CountryFull"),
 )
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 # One template of the source has its slots in single braces.
 _SLOT = re.compile(r"\{\{\s*(\w+)\s*\}\}|\{(\w+)\}")
@@ -198,7 +199,8 @@ def presidio_fillers(asset_dir: Path) -> dict[str, Filler]:
         "iban": faked("iban", "IBAN"),
         "ssn": faked("ssn", "SSN"),
         "us_driver_license": faked("bothify", None, text="?#######"),
-        "day_of_week": faked("day_of_week", None),
+        # Faker's own filler draws a moment between 1970 and today, so that its answers change with the date.
+        "day_of_week": lambda rng: [(rng.choice(WEEKDAYS), None)],
         "year": lambda rng: [(str(rng.randint(1950, 2024)), "DATE")],
         "date_of_birth": lambda rng: [(date(rng), "DOB")],
         "date_time": lambda rng: [(date(rng), "DATE")],

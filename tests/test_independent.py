@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import random
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -110,6 +111,19 @@ def test_every_slot_has_its_labels_and_exact_offsets(asset_dir: Path) -> None:
                 assert rebuilt(row) == row["target_text"]
                 assert "{" not in row["source_text"]
                 assert row["source_text"].startswith("A ")
+
+
+def test_no_slot_asks_for_the_date(asset_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoClock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> NoReturn:
+            raise AssertionError("a filler asked Faker for the time: the same seed would give other rows tomorrow")
+
+        today = now
+
+    monkeypatch.setattr("faker.providers.date_time.datetime", NoClock)
+    for filler in presidio_fillers(asset_dir).values():
+        assert filler(random.Random(1)) == filler(random.Random(1))
 
 
 def test_values_come_from_the_assets(asset_dir: Path) -> None:
