@@ -21,8 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import platform
 import random
 import resource
 import sys
@@ -38,6 +36,7 @@ from datasets import Dataset
 
 from guard_utils.datasets import reference_codes, training_lines
 from guard_utils.labels import PII_200K, REFERENCE_EVALUATION_KEYS, bio_label, reference_codes_evaluation
+from guard_utils.records import write_benchmark
 
 SIDES = ("reference", "reference_narrow", "ours")
 SYLLABLES = ("ba", "ko", "ri", "ten", "mul", "sha", "do", "vi", "ler", "gan", "po", "st")
@@ -155,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, required=True, help="JSON record to write")
+    parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source = str(Path(folder) / "rows.arrow")
@@ -178,17 +177,7 @@ def main() -> None:
         f"identical lines in all {counts['rules_agree']:,} rows where the rules agree; "
         f"{counts['lines_equal']:,} overall"
     )
-    machine = {"platform": platform.platform(), "python": platform.python_version(), "cpus": os.cpu_count()}
-    record = {
-        "benchmark": "data_prep",
-        "seed": arguments.seed,
-        **counts,
-        **ratios,
-        "sides": results,
-        "machine": machine,
-    }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_benchmark({"seed": arguments.seed, **counts, **ratios, "sides": results}, arguments.output)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ Same model, same prompts, same machine, one run; the answers are compared. Run n
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
 from pathlib import Path
 
@@ -17,11 +15,10 @@ import torch
 from tqdm.auto import tqdm
 
 from guard_utils.corpus import generate
-from guard_utils.files import write_text
 from guard_utils.finetune import checkpoint
 from guard_utils.profiles import resolve
 from guard_utils.prompt import GuardPrompt
-from guard_utils.records import versions
+from guard_utils.records import write_benchmark
 from guard_utils.scorer import GuardScorer, load_model
 from guard_utils.verdict import Verdict, parse
 
@@ -78,12 +75,8 @@ def main() -> None:
         "dtype": dtype,
         "device": run.device,
         "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "versions": versions(),
     }
-    print(json.dumps(figures, indent=2))
-    if arguments.output:
-        write_text(arguments.output, json.dumps(figures, indent=2) + "\n")
+    write_benchmark(figures, arguments.output)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -25,10 +24,9 @@ from torchtune.data import padded_collate_sft
 from torchtune.models.llama3_2 import lora_llama3_2
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
 
-from guard_utils.files import write_text
 from guard_utils.finetune import resolve_config
 from guard_utils.profiles import resolve
-from guard_utils.records import versions
+from guard_utils.records import write_benchmark
 from guard_utils.shared_prefix import collate_shared_prefix, shared_prefix_loss, use_shared_prefix
 from guard_utils.training_data import GuardDataset, RecipeTokenizer
 
@@ -117,12 +115,8 @@ def main() -> None:
         **sides,
         "dtype": dtype,
         "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "versions": versions(),
     }
-    print(json.dumps(figures, indent=2))
-    if arguments.output:
-        write_text(arguments.output, json.dumps(figures, indent=2) + "\n")
+    write_benchmark(figures, arguments.output)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -99,6 +100,24 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def write_benchmark(figures: Mapping[str, Any], output: Path | None) -> None:
+    """Prints a benchmark's figures as JSON with the machine they were taken on, and writes them where asked."""
+    cpu = re.search(r"model name\s*: (.*)", _text(Path("/proc/cpuinfo")))
+    machine = {
+        "platform": platform.platform(),
+        "cpu": cpu[1] if cpu else platform.processor(),
+        "cores": os.cpu_count(),
+    }
+    text = json.dumps(dict(figures) | {"machine": machine, "versions": versions()}, indent=2)
+    print(text)
+    if output is not None:
+        write_text(output, text + "\n")
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _no_paths(value: Any, place: str) -> None:

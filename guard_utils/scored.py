@@ -6,14 +6,12 @@ of the rows, so that a table of another training, another seed or another corpus
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from guard_utils.datasets import Example
+from guard_utils.datasets import Example, rows_fingerprint
 from guard_utils.files import read_table, write_table
 from guard_utils.finetune import checkpoint, checkpoint_fingerprint
 from guard_utils.profiles import Run, repository
@@ -54,12 +52,6 @@ def read_predictions(run: Run, system: str, part: str, examples: Sequence[Exampl
             f"run notebook {made_by} again with PROFILE = {run.profile.name!r}"
         )
     return table
-
-
-def rows_fingerprint(examples: Sequence[Example]) -> str:
-    """Identifies examples by their ids, texts and codes, in order."""
-    lines = (json.dumps([example.id, example.text, example.codes]) for example in examples)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def tuned_predictions(

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from guard_utils import scored
-from guard_utils.datasets import Example, Span
+from guard_utils.datasets import Example, Span, rows_fingerprint
 from guard_utils.files import read_table, write_table
 from guard_utils.predictions import predictions_table
 from guard_utils.profiles import PROFILES, Run
-from guard_utils.scored import predictions_path, read_predictions, rows_fingerprint, tuned_predictions
+from guard_utils.scored import predictions_path, read_predictions, tuned_predictions
 from guard_utils.taxonomy import PII
 
 
