@@ -78,12 +78,32 @@ def _log(fields: Fields, rng: random.Random) -> list[Piece]:
     return _wrap(fields, rng, form="KEY=VALUE", joint=" ", ends=(f"{stamp} {level} ", ""), machine=True)
 
 
+def _self_evident(value: Sequence[Piece]) -> bool:
+    """Whether a reader can tell what a value is without its key, and that a look-alike is none."""
+    text = "".join(piece.text for piece in value)
+    labels = {piece.label for piece in value}
+    if labels & {"IPV4", "IPV6"}:
+        return True
+    if labels & {"FIRSTNAME", "LASTNAME"}:
+        return labels >= {"FIRSTNAME", "LASTNAME"}
+    if "CREDITCARDNUMBER" in labels:
+        return bool(re.fullmatch(r"\d{4}([ -])\d{4}\1\d{4}\1\d{4}", text))
+    if "PHONENUMBER" in labels:
+        return bool(re.match(r"\+\d+[ (-]|\(\d", text))
+    if labels & {"STREET", "CITY", "COUNTY", "ZIPCODE", "SECONDARYADDRESS"}:
+        return len(labels - {None}) > 1
+    # A stretch of digits, dots and dashes could be anything, a word of its own a name or a place.
+    mixed = re.search(r"\d", text) and re.search(r"[^\d .,-]", text)
+    return labels <= {None, "DATE", "TIME", "AMOUNT", "EMAIL", "URL", "MAC"} and bool(mixed or "@" in text)
+
+
 def _values_only(fields: Fields, rng: random.Random) -> list[Piece]:
     joint = rng.choice((",", ", ", ";", "\t", " | ", "\n", " "))
-    if rng.random() < 0.5 and joint != "\n":
-        header = joint.join(_machine_key(key, rng) for key, _ in fields) + "\n"
-        return _wrap(fields, rng, form="VALUE", joint=joint, ends=(header, ""), machine=False)
-    return _wrap(fields, rng, form="VALUE", joint=joint, machine=False)
+    if all(_self_evident(value) for _, value in fields):
+        return _wrap(fields, rng, form="VALUE", joint=joint, machine=False)
+    joint = "," if joint in ("\n", " ") else joint
+    header = joint.join(_machine_key(key, rng) for key, _ in fields) + "\n"
+    return _wrap(fields, rng, form="VALUE", joint=joint, ends=(header, ""), machine=False)
 
 
 def _markdown(fields: Fields, rng: random.Random) -> list[Piece]:

@@ -22,16 +22,22 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 Layout = dict[str, Tensor]
 """Where the parts of a packed sequence stand; passed through torchtune as the attention mask.
 
-`lengths`: of every part in order, each prefix before its conversations. `counts`: [policies] conversations of each.
+`lengths`: of every part in order, each prefix before its conversations. `counts`: [policies] conversations of each;
+filling at the end counts as a policy with none.
 """
 
 # Neighbours in length are padded together; more would pad more, fewer would call more kernels.
 CONVERSATIONS_PER_CHUNK = 8
+# Tensors of a few sizes are allocated again and again. Those of a thousand sizes scatter over the C library's heap:
+# a CPU run of 120 steps grew to twice the memory that it needs.
+PACKED_MULTIPLE = 256
+CHUNK_MULTIPLE = 32
 
 
 def collate_shared_prefix(
@@ -42,7 +48,7 @@ def collate_shared_prefix(
     Args:
         batch: Examples with `tokens` and `labels` (equally long lists of ids, labels not yet shifted) and
             `prefix_length`, the number of leading tokens that are the policy's prefix.
-        padding_idx: Unused, nothing is padded; torchtune passes it.
+        padding_idx: Fills the sequence up to a multiple of `PACKED_MULTIPLE`, as a prefix without conversations.
         ignore_idx: Label of tokens without loss.
 
     Returns:
@@ -73,11 +79,18 @@ def collate_shared_prefix(
             tokens += row["tokens"][length:]
             labels += row["labels"][length:]
             positions += range(length, len(row["tokens"]))
+    counts = [len(rows) for rows in groups.values()]
+    if filler := -len(tokens) % PACKED_MULTIPLE:
+        lengths.append(filler)
+        counts.append(0)
+        tokens += [padding_idx] * filler
+        labels += [ignore_idx] * filler
+        positions += range(filler)
     return {
         "tokens": torch.tensor([tokens]),
         "labels": torch.tensor([labels]),
         "input_pos": torch.tensor([positions]),
-        "mask": {"lengths": torch.tensor(lengths), "counts": torch.tensor([len(rows) for rows in groups.values()])},
+        "mask": {"lengths": torch.tensor(lengths), "counts": torch.tensor(counts)},
     }
 
 
@@ -86,8 +99,9 @@ def _causal_bias(length: int, like: Tensor) -> Tensor:
 
 
 def _padded(pieces: Sequence[Tensor]) -> Tensor:
-    """[heads, length, dim] of different lengths to [heads, pieces, longest, dim]."""
-    return pad_sequence([piece.transpose(0, 1) for piece in pieces], batch_first=True).permute(2, 0, 1, 3)
+    """[heads, length, dim] of different lengths to [heads, pieces, longest (rounded up), dim]."""
+    padded = pad_sequence([piece.transpose(0, 1) for piece in pieces], batch_first=True)
+    return pad(padded, (0, 0, 0, 0, 0, -padded.shape[1] % CHUNK_MULTIPLE)).permute(2, 0, 1, 3)
 
 
 def _attend_prefix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -36,8 +36,8 @@ OTHER_SCRIPTS = ["ja_JP", "zh_CN", "ko_KR", "ru_RU", "uk_UA", "el_GR", "ar_AA", 
 OTHER_SCRIPT_SHARE = 0.02
 # Issuer prefixes and lengths (ISO/IEC 7812, as the issuers publish them), the common ones more often.
 CARD_ISSUERS = (
-    *(("4", 16),) * 4,
-    *((str(prefix), 16) for prefix in (51, 52, 53, 54, 55, 2221, 2720)),
+    *(("4", 16),) * 9,
+    *((str(prefix), 16) for prefix in (51, 52, 53, 54, 55, 51, 52, 53, 2221, 2720)),
     *(("34", 15), ("37", 15), ("37", 15)),
     *(("6011", 16), ("65", 16), ("3528", 16), ("36", 14), ("30", 14)),
     *(("4", 13), ("62", 16), ("62", 19), ("5018", 12), ("6304", 13), ("6759", 18), ("50", 16), ("60", 16)),

@@ -18,14 +18,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guard_utils import corpus, values
+from guard_utils import corpus, record_formats, values
 from guard_utils.corpus import LANGUAGES, generate, load_clauses, slot_codes
 from guard_utils.labels import PII_200K
-from guard_utils.values import Values, luhn_digit
+from guard_utils.values import Piece, Values, luhn_digit
 
 SPLITS = ("train", "validation", "test")
 PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
-PINNED_SHA256 = "e82e8dca1cc5816edcb4c0debaa1a71026235d14a78e4697459bdad4f26f0fbc"
+PINNED_SHA256 = "2b3c6c8d9205ed58a428b1b70c711bcccccacdeb592fda2b917448c4e6cd81b0"
+CARD = Path(corpus.__file__).parent / "data" / "DATA_CARD.md"
 
 few = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 
@@ -158,6 +159,12 @@ def test_no_clause_is_shared_between_splits(rows, clauses):
         assert not {text for text in words[a] & words[b] if len(text.split()) > 3}, "nor one that differs in marks only"
 
 
+def test_half_of_the_test_situations_are_unseen_in_training(clauses):
+    situations = {split: {c.situation for c in clauses.values() if c.split == split} for split in SPLITS}
+    unseen = situations["test"] - situations["train"]
+    assert len(unseen) >= 12 and abs(len(unseen) / len(situations["test"]) - 0.5) < 0.1
+
+
 def test_half_of_the_test_texts_open_in_a_situation_unseen_in_training(rows, clauses):
     trained = {clause.situation for clause in clauses.values() if clause.split == "train"}
     opening = [row["situation"] for row in rows["test"] if row["situation"] != "record"]
@@ -187,6 +194,59 @@ def test_a_faulty_bank_is_refused_with_file_and_line(monkeypatch, tmp_path, line
     monkeypatch.setattr(corpus, "files", lambda _: tmp_path)
     with pytest.raises(ValueError, match=message):
         load_clauses.__wrapped__()
+
+
+# --- the data card ----------------------------------------------------------
+
+
+def card_table(heading):
+    """The cells of the rows of the one table under a heading of the data card."""
+    section = CARD.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+
+
+def test_each_kind_of_hard_negative_on_the_card_is_in_the_bank_and_safe(clauses):
+    written = {"".join(f"{{{p}}}" if n % 2 else p for n, p in enumerate(c.parts)): c for c in clauses.values()}
+    slots = {slot for clause in clauses.values() for slot in clause.parts[1::2]}
+    rows = card_table("Hard negatives")
+    assert len({kind for _, kind, _, _ in rows}) == len(rows) >= 40
+    made = Values(language="en", split="train", rng=random.Random(0))
+    for example, kind, label, rule in rows:
+        text = example.strip("`")
+        assert rule and (text in written or text.strip("{}") in slots), kind
+        if text in written and not text.startswith("{"):
+            assert label == "-" and not written[text].codes, kind
+        else:
+            found = {piece.label for _ in range(40) for piece in made.pieces(text.strip("{}"))} - {None}
+            assert found == ({label} - {"-"}) and not PII_200K.codes(found), kind
+
+
+def test_the_counts_on_the_card_are_those_of_the_bank(clauses):
+    for language, split, *counts in card_table("Counts"):
+        own = [c for c in clauses.values() if (c.language, c.split) == (language, split)]
+        kinds = Counter(code for c in own for code in c.codes or ("safe",))
+        assert [int(n) for n in counts] == [len(own), *(kinds[k] for k in ("S1", "S2", "S3", "S4", "S5", "safe"))]
+    assert len(card_table("Counts")) == len(LANGUAGES) * len(SPLITS)
+
+
+# --- records ----------------------------------------------------------------
+
+
+def test_a_record_without_keys_holds_only_values_that_tell_what_they_are():
+    keys = {"IPV4": "IP", "CREDITCARDNUMBER": "Card", "CREDITCARDCVV": "CVV", "ZIPCODE": "ZIP", None: "Number"}
+    for text, label, alone in (
+        ("10.9.8.7", "IPV4", True),
+        ("4111 1111 1111 1111", "CREDITCARDNUMBER", True),
+        ("4111111111111", "CREDITCARDNUMBER", False),
+        ("318", "CREDITCARDCVV", False),
+        ("55376", "ZIPCODE", False),
+        ("4.1.7.312", None, False),
+        ("INV-4566", None, True),
+    ):
+        fields = [("Item", [Piece("ORD-1234")]), (keys[label], [Piece(text, label)])]
+        shown = {"".join(p.text for p in record_formats._values_only(fields, random.Random(n))) for n in range(30)}
+        assert all(("item" in record) != alone for record in shown), (text, shown)
 
 
 # --- values -----------------------------------------------------------------

@@ -7,11 +7,13 @@ import random
 import pytest
 import torch
 from torch import nn
+from torchao.dtypes.nf4tensor import NF4Tensor
 from torchtune.data import padded_collate_sft
 from torchtune.modules.peft import get_adapter_params
 
 from guard_utils.shared_prefix import (
     CONVERSATIONS_PER_CHUNK,
+    PACKED_MULTIPLE,
     collate_shared_prefix,
     shared_prefix_attention,
     shared_prefix_loss,
@@ -82,6 +84,21 @@ def test_loss_and_every_gradient_equal_the_stock_batch(tiny_torchtune, lora, sha
     assert max(worst.values()) < 1e-5, worst
 
 
+def test_four_bit_weights_of_qlora_give_the_stock_loss_and_gradients(tiny_torchtune):
+    # Weights are quantised in blocks of 64 and their scales in blocks of 256, hence the larger layers.
+    shape = {"embed_dim": 128, "num_heads": 2, "num_kv_heads": 2, "intermediate_dim": 256, "quantize_base": True}
+    stock, ours = (tiny_torchtune(lora=True, **shape) for _ in range(2))
+    use_shared_prefix(ours)
+    assert sum(isinstance(weight, NF4Tensor) for weight in ours.parameters()) == 14
+    batch = make_batch(random.Random(3))
+    expected_loss, loss = stock_loss(stock, batch), shared_prefix_loss(ours, LOSS, collate_shared_prefix(batch))
+    assert relative(loss, expected_loss) < 1e-5
+    expected, found = gradients(stock, expected_loss), gradients(ours, loss)
+    assert found.keys() == expected.keys() == get_adapter_params(ours).keys()
+    # The embedding, not scaled for so wide a layer, makes logits so large that fp32 keeps fewer digits.
+    assert max(relative(found[name], expected[name]) for name in found) < 1e-4
+
+
 def test_twenty_steps_follow_the_stock_loss_curve(tiny_torchtune):
     rng = random.Random(7)
     batches = [make_batch(rng, sizes=(6, 2)) for _ in range(4)] * 5
@@ -122,11 +139,14 @@ def test_each_prefix_stands_once_and_positions_restart():
         {"tokens": [*b, 9, 10], "labels": [IGNORE] * 3 + [10], "prefix_length": 2},
         {"tokens": [*a, 11, 12], "labels": [IGNORE] * 4 + [12], "prefix_length": 3},
     ]
-    packed = collate_shared_prefix(rows)
-    assert packed["tokens"].tolist() == [[1, 2, 3, 11, 12, 4, 5, 6, 7, 8, 9, 10]], "shorter conversations first"
-    assert packed["input_pos"].tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 2, 3]]
-    assert packed["labels"].tolist() == [[IGNORE] * 4 + [12, IGNORE, IGNORE, 6, IGNORE, IGNORE, IGNORE, 10]]
-    assert packed["mask"]["lengths"].tolist() == [3, 2, 3, 2, 2] and packed["mask"]["counts"].tolist() == [2, 1]
+    packed = collate_shared_prefix(rows, padding_idx=99)
+    filler = PACKED_MULTIPLE - 12
+    assert packed["tokens"].tolist() == [[1, 2, 3, 11, 12, 4, 5, 6, 7, 8, 9, 10] + [99] * filler], "shorter first"
+    assert packed["input_pos"].tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 2, 3, *range(filler)]]
+    answers = [IGNORE] * 4 + [12, IGNORE, IGNORE, 6, IGNORE, IGNORE, IGNORE, 10]
+    assert packed["labels"].tolist() == [answers + [IGNORE] * filler]
+    assert packed["mask"]["lengths"].tolist() == [3, 2, 3, 2, 2, filler]
+    assert packed["mask"]["counts"].tolist() == [2, 1, 0]
 
 
 def test_logits_exist_only_where_a_label_stands(tiny_torchtune):
