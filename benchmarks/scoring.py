@@ -1,8 +1,9 @@
 """Prompts a second: the reference's loop (one prompt, greedy `generate`) against exact scoring of every verdict.
 
-    python benchmarks/scoring.py --profile laptop --rows 64
+    python benchmarks/scoring.py --profile laptop --part independent
 
-Same model, same prompts, same machine, one run; the answers are compared. Run notebook 03 first.
+Same model, same prompts, same machine, one run; the answers are compared. Run notebook 03 first. The ratio depends on
+the length of the texts: `--part test` takes the longer ones of the embedded corpus.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from guard_utils.corpus import generate
 from guard_utils.finetune import checkpoint
 from guard_utils.profiles import resolve
 from guard_utils.prompt import GuardPrompt
 from guard_utils.records import write_benchmark
 from guard_utils.scorer import GuardScorer, load_model
+from guard_utils.splits import load_splits
 from guard_utils.verdict import Verdict, parse
 
 
@@ -45,7 +46,8 @@ def main() -> None:
     """Times both ways and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="laptop")
-    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--part", choices=["independent", "test"], default="independent", help="texts to score")
+    parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--dtype", choices=["fp32", "bf16"], help="default: the profile's")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
@@ -53,7 +55,7 @@ def main() -> None:
     dtype = arguments.dtype or run.dtype
     model, tokenizer = load_model(checkpoint(run), dtype=dtype, device=run.device)
     prompt = GuardPrompt(run.policy, tokenizer)
-    texts = [row["source_text"] for row in generate(arguments.rows, split="validation", seed=1)]
+    texts = [example.text for example in getattr(load_splits(run), arguments.part)[: arguments.rows]]
     GuardScorer(model, prompt).score(texts[:4], progress=False)  # warms both up
     reference_loop(model, tokenizer, prompt, texts[:1])
 
@@ -66,7 +68,9 @@ def main() -> None:
 
     parsed = [(a, b) for a, b in zip(answers, scores.best, strict=True) if isinstance(a, Verdict)]
     figures = {
+        "part": arguments.part,
         "rows": len(texts),
+        "tokens_of_a_text": round(sum(len(prompt.segments(text).conversation_ids) for text in texts) / len(texts), 1),
         "reference_prompts_per_second": round(reference, 3),
         "ours_prompts_per_second": round(ours, 3),
         "ratio": round(ours / reference, 2),
