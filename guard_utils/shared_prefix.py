@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 
 Layout = dict[str, Tensor]
 """Where the parts of a packed sequence stand; passed through torchtune as the attention mask.
@@ -156,20 +157,26 @@ def shared_prefix_attention(
     """
     if dropout_p:
         raise ValueError(f"attn_dropout={dropout_p} is not supported with a shared prefix; set model.attn_dropout: 0.0")
+    # Backward computes the attention weights again: kept, they would be a third of all activations.
+    return cast(Tensor, checkpoint(_attend, query[0], key[0], value[0], mask, use_reentrant=False)).unsqueeze(0)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+    """[heads, packed, dim] each; returns the same."""
     # One split, whose backward is one concatenation: slices would each write a gradient of full length.
-    lengths = mask["lengths"].tolist()
-    q = (query[0] * query.shape[-1] ** -0.5).split(lengths, dim=1)
-    k, v = key[0].split(lengths, dim=1), value[0].split(lengths, dim=1)
+    lengths = layout["lengths"].tolist()
+    q = (query * query.shape[-1] ** -0.5).split(lengths, dim=1)
+    k, v = key.split(lengths, dim=1), value.split(lengths, dim=1)
     pieces: list[Tensor] = []
     prefix_at = 0
-    for count in mask["counts"].tolist():
+    for count in layout["counts"].tolist():
         pieces.append(_attend_prefix(q[prefix_at], k[prefix_at], v[prefix_at]))
         end = prefix_at + 1 + count
         for first in range(prefix_at + 1, end, CONVERSATIONS_PER_CHUNK):
             chunk = slice(first, min(first + CONVERSATIONS_PER_CHUNK, end))
             pieces += _attend_conversations(q[chunk], k[chunk], v[chunk], (k[prefix_at], v[prefix_at]))
         prefix_at = end
-    return torch.cat(pieces, dim=1).unsqueeze(0)
+    return torch.cat(pieces, dim=1)
 
 
 def use_shared_prefix(model: nn.Module) -> nn.Module:
