@@ -77,7 +77,8 @@ def _names(locale: str, *, romanized: bool) -> tuple[tuple[str, ...], tuple[str,
     last = getattr(provider, f"last_{kind}")
     if len(last) < 2:  # pl_PL builds its last names from these
         last = provider.unisex_last_names
-    return tuple(sorted(set(first))), tuple(sorted(set(last)))
+    # Some of Faker's names end in a blank.
+    return tuple(sorted({name.strip() for name in first})), tuple(sorted({name.strip() for name in last}))
 
 
 @cache

@@ -256,6 +256,7 @@ def test_a_record_without_keys_holds_only_values_that_tell_what_they_are():
 def test_pooled_values_of_the_splits_are_disjoint(kind):
     pools = {split: pooled(split, kind) for split in SPLITS}
     assert all(len(pool) >= 80 for pool in pools.values())
+    assert all(value == value.strip() != "" for pool in pools.values() for value in pool)
     for a, b in PAIRS:
         assert not pools[a] & pools[b]
     assert len(pools["train"]) > 4 * len(pools["test"]) > 8 * len(pools["validation"])
