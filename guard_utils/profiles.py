@@ -81,7 +81,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", "smoke", EMBEDDED, EMBEDDED, "smoke.yaml", 96, 48, 64, 48, 24, memory_gb=2, disk_gb=1),
-        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, "laptop.yaml", 4_608, 400, 800, 1_500, 200, memory_gb=13),
+        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, "laptop.yaml", 6_144, 400, 800, 1_500, 200),
         _GUARD,
         replace(_EIGHT, name="guard-8b-lora", config="guard-8b-lora.yaml", gpu_gb=40),
         replace(_EIGHT, name="guard-8b-qlora", config="guard-8b-qlora.yaml", gpu_gb=16),

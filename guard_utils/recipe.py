@@ -3,13 +3,16 @@
     tune run guard_utils/recipe.py --config torchtune_configs/laptop.yaml
 
 A config whose model has a `lora_rank` trains adapters, any other trains all weights. Beyond torchtune's keys it knows
-`autocast` (a dtype for activations, while the weights keep `dtype`) and `threads` (CPU threads; absent: all cores).
-torchtune keeps its recipes outside any package, so the files are loaded by path.
+`autocast` (a dtype for activations, while the weights keep `dtype`), `threads` (CPU threads; absent: all cores) and
+`save_every_n_steps` (see `guard_utils.resume`). torchtune keeps its recipes outside any package, so the files are
+loaded by path.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -17,10 +20,11 @@ from typing import Any
 
 import torch
 import torchtune
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torchtune import config
 
+from guard_utils.resume import Resumable
 from guard_utils.shared_prefix import shared_prefix_loss, use_shared_prefix
 
 
@@ -43,16 +47,42 @@ def stock_recipe(name: str) -> ModuleType:
     return module
 
 
+def fit_output(cfg_model: DictConfig, weights: dict[str, Tensor], checkpointer: Any) -> Any:
+    """Ties a model's output projection to its embedding where the checkpoint does, by the rule of `transformers`.
+
+    torchtune's Llama 3.2 ties them unless told otherwise, and then refuses a checkpoint with a projection, which
+    Llama-Guard-3-1B has (torchtune issue 2237). A projection that the checkpoint's config ties and that equals the
+    embedding is a second copy: it is taken out, here and from what will be exported. Any other is the model's own.
+
+    Args:
+        cfg_model: `model` of a config.
+        weights: What `checkpointer` loaded, in torchtune's names.
+        checkpointer: A `FullModelHFCheckpointer` that has loaded.
+
+    Returns:
+        `cfg_model`, with `tie_word_embeddings` where its builder knows it.
+    """
+    if "tie_word_embeddings" not in inspect.signature(pkgutil.resolve_name(cfg_model["_component_"])).parameters:
+        return cfg_model
+    own = weights.get("output.weight")
+    tied = checkpointer._config.get("tie_word_embeddings", False)
+    if own is not None and tied and torch.equal(own, weights["tok_embeddings.weight"]):
+        del weights["output.weight"], checkpointer._weight_map["lm_head.weight"]
+    return OmegaConf.merge(cfg_model, {"tie_word_embeddings": "output.weight" not in weights})
+
+
 def shared_prefix_recipe(cfg: DictConfig) -> Any:
-    """Builds the recipe a config asks for: torchtune's, with two of its methods overridden."""
+    """Builds the recipe a config asks for: torchtune's, resumable, with two of its methods overridden."""
     if "lora_rank" in cfg.model:
         base = stock_recipe("lora_finetune_single_device").LoRAFinetuneRecipeSingleDevice
     else:
         base = stock_recipe("full_finetune_single_device").FullFinetuneRecipeSingleDevice
 
-    class SharedPrefixRecipe(base):  # type: ignore[misc, valid-type]
-        def _setup_model(self, *args: Any, **kwargs: Any) -> nn.Module:
-            return use_shared_prefix(super()._setup_model(*args, **kwargs))
+    class SharedPrefixRecipe(Resumable, base):  # type: ignore[misc, valid-type]
+        def _setup_model(self, cfg_model: DictConfig, **kwargs: Any) -> nn.Module:
+            weights = kwargs.get("base_model_state_dict") or kwargs["model_state_dict"]
+            cfg_model = fit_output(cfg_model, weights, self._checkpointer)
+            return use_shared_prefix(super()._setup_model(cfg_model=cfg_model, **kwargs))
 
         def _loss_step(self, batch: dict[str, Any]) -> Tensor:
             autocast = cfg.get("autocast")

@@ -15,7 +15,7 @@ from guard_utils.profiles import EMBEDDED, Profile, Run
 from guard_utils.values import Split
 
 # Training begins with texts of one clause: they cost half as much, and what a code stands for is plain to see in them.
-SIMPLE_SHARE = 0.45
+SIMPLE_SHARE = 0.55
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A real torchtune run on the smoke model: checkpoint, log, reuse, LoRA, and what is said when it fails."""
+"""A real torchtune run on the smoke model: checkpoint, log, reuse, and what is said when it fails."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from omegaconf import OmegaConf
 
 from guard_utils import finetune as room
 from guard_utils.finetune import TrainingError, checkpoint, finetune, fingerprint, resolve_config
+from guard_utils.preflight import ConfigFaults
 from guard_utils.profiles import Run, repository, resolve
 from guard_utils.prompt import GuardPrompt
 from guard_utils.scorer import GuardScorer, load_model
@@ -60,40 +60,34 @@ def test_an_identical_run_is_reused_and_a_changed_one_is_not(trained: tuple[Run,
         file.write_text(text)
 
 
+def changed(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: object) -> Run:
+    """The run in another folder, with one key of its config changed."""
+    config = OmegaConf.load(run.config_path)
+    OmegaConf.update(config, key, value)
+    path = folder / "config.yaml"
+    OmegaConf.save(config, path)
+    monkeypatch.setattr(Run, "config_path", property(lambda self: path))
+    return Run(run.profile, run.policy, run.device, run.dtype, run.seed, folder / "run", run.origins)
+
+
+def test_a_faulty_config_is_refused_before_any_work(trained: tuple[Run, Path], tmp_path: Path, monkeypatch) -> None:
+    run, file = trained
+    other = changed(run, tmp_path, monkeypatch, "optimizer._component_", "torch.optim.AdamWW")
+    kept = other.folder / "training" / "epoch_0" / "kept"
+    kept.mkdir(parents=True)
+    with pytest.raises(ConfigFaults, match="AdamWW"):
+        finetune(other, file, progress=False)
+    assert kept.exists()
+
+
 def test_a_crash_shows_torchtunes_last_lines_and_a_hint(trained: tuple[Run, Path], tmp_path: Path, monkeypatch) -> None:
     run, file = trained
-    broken = OmegaConf.load(run.config_path)
-    broken.optimizer["_component_"] = "torch.optim.AdamWW"
-    path = tmp_path / "broken.yaml"
-    OmegaConf.save(broken, path)
-    monkeypatch.setattr(Run, "config_path", property(lambda self: path))
-    other = Run(run.profile, run.policy, run.device, run.dtype, run.seed, tmp_path / "other", run.origins)
-    with pytest.raises(TrainingError, match=r"(?s)AdamWW.*Hint: a _component_"):
+    other = changed(run, tmp_path, monkeypatch, "model.num_layers", 3)
+    with pytest.raises(TrainingError, match=r"(?s)layers\.2.*Hint: the config's model has another shape"):
         finetune(other, file, progress=False)
     assert not (other.folder / "training" / room.DONE).exists()
     with pytest.raises(FileNotFoundError, match="notebook 03"):
         checkpoint(other)
-
-
-def test_lora_trains_adapters_and_leaves_a_merged_checkpoint(
-    trained: tuple[Run, Path], tmp_path: Path, monkeypatch
-) -> None:
-    run, file = trained
-    lora = OmegaConf.load(run.config_path)
-    lora.model["_component_"] = "torchtune.models.llama3_2.lora_llama3_2"
-    lora.model.update(lora_attn_modules=["q_proj", "v_proj"], apply_lora_to_mlp=True, lora_rank=4, lora_alpha=8)
-    lora.optimizer.lr = 1e-2
-    path = tmp_path / "lora.yaml"
-    OmegaConf.save(lora, path)
-    monkeypatch.setattr(Run, "config_path", property(lambda self: path))
-    other = Run(run.profile, run.policy, run.device, run.dtype, run.seed, tmp_path / "lora", run.origins)
-    training = finetune(other, file, progress=False)
-    tuned, _ = load_model(training.checkpoint, dtype="fp32")
-    base, _ = load_model(run.model_folder(), dtype="fp32")
-    assert not torch.equal(tuned.model.layers[0].self_attn.q_proj.weight, base.model.layers[0].self_attn.q_proj.weight)
-    assert torch.equal(tuned.model.layers[0].self_attn.k_proj.weight, base.model.layers[0].self_attn.k_proj.weight)
-    # Left beside the merged weights, transformers would add the adapter a second time.
-    assert list((training.checkpoint / "adapter").glob("adapter_*")) and not list(training.checkpoint.glob("adapter_*"))
 
 
 def test_missing_and_broken_training_files_are_named(trained: tuple[Run, Path], tmp_path: Path) -> None:
