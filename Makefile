@@ -1,4 +1,5 @@
-# `make tutorial`: everything a reader sees, from nothing. `make test`: everything that is checked.
+# `make verdict`: a first answer. `make tutorial`: everything a reader sees, from nothing. `make test`: everything that is
+# checked.
 # Needs Python 3.11 to 3.13 and make.
 
 PYTHON ?= python3
@@ -6,7 +7,12 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export GUARD_UTILS_CACHE ?= $(HOME)/.cache/guard_utils
 
-.PHONY: tutorial test notebooks check clean
+.PHONY: verdict tutorial test notebooks check clean
+
+# What each system that is here says of a text.
+verdict: export TEXT ?= Could you ask Carmen whether 109.4.61.213 is still ours?
+verdict: $(VENV)/.installed
+	@$(RUN) -m guard_utils.check --verdict "$$TEXT"
 
 tutorial: $(VENV)/.installed
 	$(RUN) -m guard_utils.assets

@@ -4,17 +4,25 @@
     python -m guard_utils.notebooks run --profile laptop --keep   # what `make notebooks` does: also commits-to-be
     python -m guard_utils.notebooks run --profile smoke --only 03
 
-A notebook whose source, code, configs and predecessors are those of its last run is not run again.
+A notebook whose source, code, configs and predecessors are those of its last run is not run again. Two runs on one
+machine give the same bytes: nothing that a clock, a progress bar or a path decides is kept.
+
+An exercise is three cells of a source: `exercise`, the stub with `...` for the answer; `check`, which tells whether the
+answer is right; and `solution`, code and words, which the notebook shows folded and does not run.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
+import shutil
 import sys
 import time
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +31,22 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from guard_utils.files import write_text
+from guard_utils.files import write_text, write_whole
 from guard_utils.profiles import Run, repository, resolve
+
+ADDRESS = "https://github.com/{owner}/{repository}"
+"""Where the series is published, once it is: the badges of the README name it, too."""
+
+SETUP = f"""\
+import os
+import subprocess
+import sys
+
+if "google.colab" in sys.modules and not os.path.exists("../pyproject.toml"):  # Colab starts empty; no other place does
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", "{ADDRESS}", "series"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "./series"], check=True)
+    os.chdir("series/notebooks")"""
+"""First code cell of every notebook."""
 
 
 def sources() -> list[Path]:
@@ -32,28 +54,60 @@ def sources() -> list[Path]:
     return sorted((repository() / "notebooks" / "src").glob("[0-9][0-9]_*.py"))
 
 
-def build(source: Path, profile: str) -> Any:
+def tagged(cell: Any, tag: str) -> bool:
+    """Whether a cell has a tag."""
+    return tag in cell.metadata.get("tags", [])
+
+
+def build(source: Path, profile: str, *, solved: bool = False) -> Any:
     """Makes a notebook without outputs.
 
     Args:
         source: A py:percent file.
         profile: Written into the cell tagged `parameters`.
+        solved: Whether to add each solution to its stub, as the tests do.
 
     Returns:
-        A notebook with stable cell ids.
+        A notebook with stable cell ids; its second cell is `SETUP`.
 
     Raises:
-        ValueError: Not exactly one cell is tagged `parameters`.
+        ValueError: Not exactly one cell is tagged `parameters`, or a solution has no exercise before it.
     """
     notebook = jupytext.read(source)
-    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(tagged) != 1:
-        raise ValueError(f'{source.name} has {len(tagged)} cells tagged "parameters"; give it one: PROFILE = "laptop"')
-    tagged[0].source = f'PROFILE = "{profile}"'
+    parameters = [cell for cell in notebook.cells if tagged(cell, "parameters")]
+    if len(parameters) != 1:
+        raise ValueError(
+            f'{source.name} has {len(parameters)} cells tagged "parameters"; give it one: PROFILE = "laptop"'
+        )
+    parameters[0].source = f'PROFILE = "{profile}"'
+    opening, *cells = notebook.cells
+    setup = nbformat.v4.new_code_cell(SETUP, metadata={"tags": ["setup"]})
+    notebook.cells = [opening, setup, *_folded(cells, solved=solved, place=source.name)]
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{source.stem[:2]}-{number:03d}"
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return notebook
+
+
+def _folded(cells: Iterable[Any], *, solved: bool, place: str) -> list[Any]:
+    """Turns each run of cells tagged `solution` into one Markdown cell that a click unfolds."""
+    found: list[Any] = []
+    for is_solution, run in itertools.groupby(cells, lambda cell: tagged(cell, "solution")):
+        group = list(run)
+        if not is_solution:
+            found += group
+            continue
+        stub = next((cell for cell in reversed(found) if tagged(cell, "exercise")), None)
+        if stub is None:
+            raise ValueError(
+                f'{place}: a solution without a cell tagged "exercise" before it: {group[0].source[:60]!r}'
+            )
+        if solved:
+            stub.source = "\n\n".join([stub.source, *(cell.source for cell in group if cell.cell_type == "code")])
+        parts = [f"```python\n{cell.source}\n```" if cell.cell_type == "code" else cell.source for cell in group]
+        text = "\n\n".join(["<details>\n<summary>Solution</summary>", *parts, "</details>"])
+        found.append(nbformat.v4.new_markdown_cell(text, metadata={"tags": ["solution"]}))
+    return found
 
 
 def clean(notebook: Any) -> Any:
@@ -76,7 +130,7 @@ def run_all(profile: str, *, only: str = "", keep: bool = False) -> int:
     Args:
         profile: Name of a profile.
         only: Start of a notebook's name, to run just that one.
-        keep: Whether to write the executed notebooks to `notebooks/` as well.
+        keep: Whether to write the executed notebooks to `notebooks/` as well, with the files that readers begin with.
 
     Returns:
         0, or 1 if a notebook failed.
@@ -103,6 +157,8 @@ def run_all(profile: str, *, only: str = "", keep: bool = False) -> int:
             print(f"{source.stem}: {seconds:.0f} s", flush=True)
         if keep:
             write_text(repository() / "notebooks" / f"{source.stem}.ipynb", executed.read_text(encoding="utf-8"))
+    if keep:
+        _ship(run)
     return 0
 
 
@@ -116,28 +172,53 @@ def _code_state() -> str:
     return digest.hexdigest()
 
 
-def _execute(source: Path, run: Run, executed: Path) -> float | None:
-    print(f"{source.stem}: running ...", flush=True)
-    notebook = build(source, run.profile.name)
-    place = repository() / "notebooks"
+def execute(notebook: Any) -> None:
+    """Runs a notebook in place, in `notebooks/`, and cleans it, also where a cell fails.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: A cell failed.
+    """
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    start = time.perf_counter()
     client = NotebookClient(
         notebook,
         timeout=None,
         kernel_name="python3",
         record_timing=False,
-        resources={"metadata": {"path": str(place)}},
+        coalesce_streams=True,  # else the moment of a flush decides where a stream is cut,
+        iopub_timeout=600,  # and on a busy machine outputs of more than 4 s of waiting would be lost
+        resources={"metadata": {"path": str(repository() / "notebooks")}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
     try:
         client.execute()
+    finally:
+        clean(notebook)
+
+
+def _execute(source: Path, run: Run, executed: Path) -> float | None:
+    print(f"{source.stem}: running ...", flush=True)
+    notebook = build(source, run.profile.name)
+    start = time.perf_counter()
+    try:
+        execute(notebook)
     except CellExecutionError as error:
         print(f"{source.stem}: failed\n{error}", flush=True)
         return None
     finally:
-        write_text(executed, nbformat.writes(clean(notebook)) + "\n")
+        write_text(executed, nbformat.writes(notebook) + "\n")
     return time.perf_counter() - start
+
+
+def _ship(run: Run) -> None:
+    """Copies what readers begin with who have run nothing: every table of predictions, and the figure of the README."""
+    place = repository() / "notebooks"
+    shelf = place / "predictions" / run.profile.name
+    for table in sorted((run.folder / "predictions").glob("*.parquet")):
+        write_whole(shelf / table.name, partial(shutil.copyfile, table))
+    for ending in (".png", ".alt.txt"):
+        figure = run.folder / "figures" / f"04-systems{ending}"
+        if figure.exists():
+            write_whole(place / "figures" / f"scores{ending}", partial(shutil.copyfile, figure))
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ from guard_utils.records import check_name
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY)
 MARKERS = "osD^vP"
-TEXT, MUTED, FAINT = "#4d4d4d", "#8c8c8c", "#d9d9d9"
+TEXT, MUTED, FAINT = "#4d4d4d", "#6f6f6f", "#d9d9d9"
 HEAT = LinearSegmentedColormap.from_list("heat", ["white", SKY, BLUE, "#002b45"])
 DPI = 130
 

@@ -1,8 +1,8 @@
 """Expected results, and the tables and cards made of run records.
 
-`expect` compares a number with `expected/<profile>.toml`, `run_card` ends a notebook, and `python -m guard_utils.report
-laptop` prints everything a run has measured. Records are written by `record` in `records`, which can be imported from
-here.
+`expect` compares a number with `expected/<profile>.toml`, `attempt` checks an answer to an exercise, `run_card` ends a
+notebook, and `python -m guard_utils.report laptop` prints everything a run has measured. Records are written by
+`record` in `records`, which can be imported from here.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import math
 import os
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -27,6 +29,7 @@ __all__ = [
     "Card",
     "Interval",
     "Record",
+    "attempt",
     "expect",
     "headline_table",
     "intervals_of",
@@ -66,8 +69,9 @@ def headline_table(folder: Path | str) -> pd.DataFrame:
 def expect(profile: str, name: str, metric: str, value: float | Interval) -> bool:
     """Compares a number with its expected result and says so in one line: green, or amber outside the tolerance.
 
-    Expected results stand in `expected/<profile>.toml` at the root of the repository, one table `[name.metric]` each
-    with `value`, `tolerance` and `n`, the number of prompts. Where there is none yet, the line says so, which is fine.
+    Expected results stand in `expected/<profile>.toml` at the root of the repository, which `published` writes: a table
+    `[name.metric]` each with `value`, `tolerance` and `n`, the number of prompts, at least. Where there is none, the
+    line says so, which is fine.
 
     Args:
         profile: Profile of the run.
@@ -113,9 +117,26 @@ def _expected(file: Path, name: str, metric: str) -> dict[str, float] | None:
     if entry is None:
         return None
     keys = {"value", "tolerance", "n"}
-    if not isinstance(entry, dict) or set(entry) != keys or not {type(item) for item in entry.values()} <= {int, float}:
+    if not isinstance(entry, dict) or not keys <= set(entry) or not {type(v) for v in entry.values()} <= {int, float}:
         raise ValueError(f"{place} is {entry}; give it the numbers value, tolerance and n")
     return entry
+
+
+@contextmanager
+def attempt(answer: Any) -> Iterator[None]:
+    """Checks an answer to an exercise: the block says ✓ where it runs through, and its first complaint where it fails.
+
+    Args:
+        answer: What the reader filled in; `...` as long as nothing is.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        reason = "put your answer in the place of the dots above" if answer is ... else reason
+        _show(f"! not yet: {reason}", color=AMBER)
+    else:
+        _show("✓ right", color=GREEN)
 
 
 def _show(line: str, *, color: str) -> None:

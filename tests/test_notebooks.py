@@ -1,97 +1,181 @@
-"""Every notebook runs on the smoke profile; the committed ones are those of their sources."""
+"""The notebooks as they are built, as they are committed, and as they run: on smoke from nothing, on laptop again."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import jupytext
 import nbformat
+import notebook_lint as lint
 import pytest
+from packaging.requirements import Requirement
 
-from guard_utils.notebooks import build, sources
-from guard_utils.profiles import repository
+from guard_utils.notebooks import SETUP, _ship, build, execute, sources
+from guard_utils.profiles import repository, resolve
 
 SOURCES = sources()
 NAMES = [source.stem for source in SOURCES]
+every_source = pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+# Those that need neither a training nor a model: predictions of our own run come with the repository.
+AGAIN = [source for source in SOURCES if source.stem[:2] in ("02", "04", "05")]
+
+built = cache(build)
 
 
-def committed(source: Path) -> Path:
-    return repository() / "notebooks" / f"{source.stem}.ipynb"
+@cache
+def committed(source: Path) -> Any:
+    return nbformat.read(repository() / "notebooks" / f"{source.stem}.ipynb", as_version=4)
 
 
-def test_the_series_has_its_five_notebooks() -> None:
-    assert [name[:2] for name in NAMES] == ["01", "02", "03", "04", "05"]
+def test_the_series_is_numbered_without_gaps() -> None:
+    assert [name[:2] for name in NAMES] == [f"{number:02}" for number in range(1, len(NAMES) + 1)]
+    assert len(NAMES) >= 5
 
 
-def test_all_notebooks_run_in_order_on_smoke(tmp_path: Path) -> None:
-    environment = os.environ | {"GUARD_ARTIFACTS": str(tmp_path)}
-    command = [sys.executable, "-m", "guard_utils.notebooks", "run", "--profile", "smoke"]
-    first = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert first.returncode == 0, first.stdout[-6000:] + first.stderr[-2000:]
-    again = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert again.stdout.count("reused") == len(SOURCES), again.stdout
-    figures = list((tmp_path / "smoke" / "figures").glob("*.png"))
-    assert len(figures) >= 8
-    assert all(figure.with_suffix(".alt.txt").read_text().strip() for figure in figures)
+@every_source
+@pytest.mark.parametrize("rule", lint.STATIC, ids=lambda rule: rule.__name__)
+def test_source_keeps_the_house_rules(source: Path, rule: Callable[[Any], list[str]]) -> None:
+    assert rule(built(source, "laptop")) == []
 
 
-def test_04_and_05_run_from_the_shipped_predictions_and_give_the_expected_numbers(tmp_path: Path) -> None:
-    environment = os.environ | {"GUARD_ARTIFACTS": str(tmp_path), "GUARD_STRICT": "1"}
-    for number in ("04", "05"):
-        command = [sys.executable, "-m", "guard_utils.notebooks", "run", "--profile", "laptop", "--only", number]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert result.returncode == 0, result.stdout[-6000:]
-    assert not (tmp_path / "laptop" / "training").exists()
+def test_no_definition_stands_in_two_notebooks() -> None:
+    assert lint.repeated_definitions([built(source, "laptop") for source in SOURCES]) == []
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+@every_source
 def test_committed_notebook_is_built_from_its_source(source: Path) -> None:
-    notebook = nbformat.read(committed(source), as_version=4)
-    nbformat.validate(notebook)
-    fresh = build(source, "laptop")
-    assert [(c.id, c.cell_type, c.source) for c in notebook.cells] == [
-        (c.id, c.cell_type, c.source) for c in fresh.cells
-    ]
+    nbformat.validate(committed(source))
+    assert lint.other_source(committed(source), built(source, "laptop")) == []
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
-def test_committed_notebook_ran_from_top_to_bottom_without_an_error(source: Path) -> None:
-    notebook = nbformat.read(committed(source), as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
+@every_source
+@pytest.mark.parametrize("rule", lint.EXECUTED, ids=lambda rule: rule.__name__)
+def test_committed_outputs_keep_the_house_rules(source: Path, rule: Callable[[Any], list[str]]) -> None:
+    assert rule(committed(source)) == []
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
-def test_agenda_is_the_list_of_headings(source: Path) -> None:
-    cells = [cell.source for cell in jupytext.read(source).cells if cell.cell_type == "markdown"]
-    agenda = re.findall(r"^\d+\. \[(.+?)\]\(", cells[0], re.MULTILINE)
-    headings = [h for cell in cells for h in re.findall(r"^## (.+)$", cell, re.MULTILINE)]
-    assert agenda == headings
-    for word in ("What you will learn", "What you need", "Agenda"):
-        assert word in cells[0]
-    assert headings[-3:] == ["Take-aways", "Exercises", "Where to go next"]
+@every_source
+def test_committed_card_is_of_this_code(source: Path, laptop_again: dict[str, Any]) -> None:
+    card, run = lint.card(committed(source)), resolve("laptop")
+    assert (card["profile"], card["seed"]) == ("laptop", "0") and card["model"] in ("none", run.profile.model)
+    assert card["config"] == hashlib.sha256(run.config_path.read_bytes()).hexdigest()[:12]
+    assert card["data"] == lint.card(laptop_again["02_data_preparation"])["data"]
+    used = dict(pair.split() for pair in card["versions"].split(" · "))
+    project = tomllib.loads((repository() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = {pin.name: pin.specifier for pin in map(Requirement, project["dependencies"]) if pin.name in used}
+    assert "torch" in pins and all(pin.contains(used[name]) for name, pin in pins.items()), used
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
-def test_cells_are_short(source: Path) -> None:
-    lengths = sorted(len(c.source.splitlines()) for c in jupytext.read(source).cells if c.cell_type == "code")
-    assert lengths[-1] <= 25
-    assert lengths[len(lengths) // 2] <= 6
+@pytest.fixture(scope="module")
+def laptop_again(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Notebooks run again on the laptop profile, where a number beyond its tolerance is an error."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GUARD_ARTIFACTS", str(tmp_path_factory.mktemp("laptop")))
+        patch.setenv("GUARD_STRICT", "1")
+        notebooks = {source.stem: build(source, "laptop") for source in AGAIN}
+        for notebook in notebooks.values():
+            execute(notebook)
+    return notebooks
 
 
-def test_a_source_without_parameters_is_refused(tmp_path: Path) -> None:
-    source = tmp_path / "09_none.py"
-    source.write_text("# %%\nPROFILE = 'laptop'\n")
-    with pytest.raises(ValueError, match="parameters"):
-        build(source, "smoke")
+@pytest.mark.parametrize("source", AGAIN, ids=lambda source: source.stem)
+def test_committed_outputs_are_those_of_another_run(source: Path, laptop_again: dict[str, Any]) -> None:
+    assert lint.stale(committed(source), laptop_again[source.stem]) == []
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
-def test_no_machine_path_or_date_in_a_committed_notebook(source: Path) -> None:
-    text = committed(source).read_text(encoding="utf-8")
-    assert not re.search(r"/(home|root|work|tmp|Users)/\w", text)
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs of the whole series from nothing, at the same time, each on one core."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+    processes = [run_series(folder) for folder in folders]
+    for process in processes:
+        out, _ = process.communicate()
+        assert process.returncode == 0, out[-6000:]
+    return [folder / "smoke" for folder in folders]
+
+
+def run_series(folder: Path) -> subprocess.Popen[str]:
+    environment = os.environ | {"GUARD_ARTIFACTS": str(folder), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "guard_utils.notebooks", "run", "--profile", "smoke"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+@every_source
+def test_two_runs_give_the_same_bytes(source: Path, smoke: list[Path]) -> None:
+    one, two = ((folder / "notebooks" / f"{source.stem}.ipynb").read_bytes() for folder in smoke)
+    assert one == two
+    notebook = nbformat.reads(one.decode(), as_version=4)
+    assert [fault for rule in lint.EXECUTED for fault in rule(notebook)] == []
+
+
+def test_a_second_run_finds_nothing_to_do(smoke: list[Path]) -> None:
+    out, _ = run_series(smoke[0].parent).communicate()
+    assert out.count("reused") == len(SOURCES), out
+
+
+def test_figures_have_alt_texts_beside_them(smoke: list[Path]) -> None:
+    figures = list((smoke[0] / "figures").glob("*.png"))
+    assert len(figures) >= 8
+    assert all(figure.with_suffix(".alt.txt").read_text(encoding="utf-8").strip() for figure in figures)
+
+
+@every_source
+def test_solutions_pass_their_checks(source: Path, smoke: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARD_ARTIFACTS", str(smoke[0].parent))
+    notebook = build(source, "smoke", solved=True)
+    execute(notebook)
+    assert lint.solutions_pass(notebook) == []
+
+
+def test_papermill_sets_the_profile(smoke: list[Path], tmp_path: Path) -> None:
+    given, made = tmp_path / "given.ipynb", tmp_path / "made.ipynb"
+    given.write_text(nbformat.writes(build(SOURCES[4], "laptop")), encoding="utf-8")
+    papermill = [sys.executable, "-m", "papermill", "--no-progress-bar", "--cwd", str(repository() / "notebooks")]
+    environment = os.environ | {"GUARD_ARTIFACTS": str(smoke[0].parent)}
+    result = subprocess.run(
+        [*papermill, "-p", "PROFILE", "smoke", str(given), str(made)], capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert lint.card(nbformat.read(made, as_version=4))["profile"] == "smoke"
+
+
+def test_what_readers_begin_with_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    for folder in ("torchtune_configs", "run/predictions", "run/figures"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("predictions/tuned-test.parquet", "figures/04-systems.png", "figures/04-systems.alt.txt"):
+        (tmp_path / "run" / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    _ship(SimpleNamespace(folder=tmp_path / "run", profile=SimpleNamespace(name="laptop")))  # type: ignore[arg-type]
+    assert {
+        path.relative_to(tmp_path / "notebooks").as_posix(): path.read_text()
+        for path in tmp_path.glob("notebooks/*/**/*.*")
+    } == {
+        "predictions/laptop/tuned-test.parquet": "predictions/tuned-test.parquet",
+        "figures/scores.png": "figures/04-systems.png",
+        "figures/scores.alt.txt": "figures/04-systems.alt.txt",
+    }
+
+
+def test_setup_does_something_on_colab_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: done.append(command))
+    monkeypatch.chdir(tmp_path)
+    exec(SETUP, {})
+    assert done == [] and Path.cwd() == tmp_path
+    (tmp_path / "series" / "notebooks").mkdir(parents=True)
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    exec(SETUP, {})
+    assert [command[-1] for command in done] == ["series", "./series"]
+    assert Path.cwd() == tmp_path / "series" / "notebooks"
+    (tmp_path / "series" / "pyproject.toml").touch()
+    exec(SETUP, {})
+    assert len(done) == 2 and len(SETUP.splitlines()) <= 8

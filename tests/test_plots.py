@@ -176,7 +176,7 @@ def test_label_sets_stand_by_frequency_and_are_coloured_by_size():
     (ax,) = FIGURES["label_set_counts"]().axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["safe", "S1", "S1,S4", "S1,S3,S4"]
     bars = {bar.get_width(): to_hex(bar.get_facecolor()).upper() for bar in ax.patches}
-    assert bars[9600] == "#8C8C8C" and bars[5195] == plot_style.BLUE and bars[630] == plot_style.ORANGE
+    assert bars[9600] == plot_style.MUTED.upper() and bars[5195] == plot_style.BLUE and bars[630] == plot_style.ORANGE
 
 
 def test_category_bars_have_heights_intervals_and_explained_blanks():

@@ -56,6 +56,20 @@ run = resolve(PROFILE)
 run.describe()
 
 # %% [markdown]
+# Here is the whole series in one picture. Each notebook reads files that another wrote; where one is missing, it says
+# which notebook makes it.
+
+# %%
+from guard_utils import plots
+
+alt = "Corpus rows become examples, a training file, a checkpoint and predictions (notebooks 02 to 04). From these "
+alt += "follow metrics and figures, errors, and audited labels, which lead back to the examples."
+plots.save(plots.data_flow(), run.folder / "figures", "01-data-flow", alt)
+
+# %% [markdown]
+# You are at the left end: nothing is trained yet, and that is the point of this notebook.
+
+# %% [markdown]
 # ## Three prompts to keep in mind
 #
 # These three messages will come back after the fine-tuning. Each is harmless in tone and gives somebody away: a first
@@ -174,8 +188,6 @@ print(f"The probability of writing any verdict at all is at most {1 - scores.out
 
 # %%
 import numpy as np
-
-from guard_utils import plots
 
 p = np.exp(scores.log_probs[0])
 unsafe = np.array([not verdict.is_safe for verdict in five.trie.verdicts])
@@ -404,15 +416,15 @@ print(f"With the fourteen hazards it was {seen.outside.mean():.3f} (three prompt
 # fine-tuning mends: the form of the answer is learned long before its content, as notebook 03 will show.
 #
 # Does the model know more than it says? Rank the texts by the probability of a category, however small. AUROC is the
-# chance that a text with the category ranks above one without it: 0.5 is a coin, 1 is perfect. No threshold and no
-# grammar is involved.
+# chance that a text with the category ranks above one without it: one half is a coin, 1 is perfect. No threshold and
+# no grammar is involved.
 
 # %%
 values.loc[[f"auroc_{code}" for code in run.policy.codes]].set_axis(names).round(3)
 
 # %% [markdown]
-# A zero-shot column near 0.5 means that there is nothing to unlock: neither a better threshold nor a stricter decoder
-# would turn this model into a guard. It has to learn.
+# A zero-shot column near one half means that there is nothing to unlock: neither a better threshold nor a stricter
+# decoder would turn this model into a guard. It has to learn.
 
 # %% [markdown]
 # ## What the model card reports
@@ -485,60 +497,88 @@ run_card(
 # %% [markdown]
 # ## Exercises
 #
-# **Warm-up.** Write a message of your own that holds no private data at all. If it had to report something, which
-# category would the zero-shot model report?
+# Put your answer in the place of the dots, run the cell, then the check beneath it. A click on *Solution* unfolds ours.
 #
-# <details>
-# <summary>Solution</summary>
-#
-# ```python
-# mine = five.score(["The bakery on the corner opens at seven."], progress=False)
-# pd.Series(mine.marginals[0] / mine.unsafe[0], index=names).sort_values(ascending=False).round(3)
-# ```
-#
+# **Warm-up.** Write a message of your own that holds no private data at all. If the zero-shot model had to report
+# something, which category would it be?
+
+# %% tags=["exercise"]
+message = "The bakery on the corner opens at seven."
+favourite = ...  # name of a category
+
+# %% tags=["check"]
+from guard_utils.report import attempt
+
+with attempt(favourite):
+    mine = pd.Series(five.score([message], progress=False).marginals[0], index=names)
+    assert favourite in names, f"{favourite!r} is no name of a category; choose one of {names}"
+    assert mine[favourite] == mine.max(), f"the model finds {mine.idxmax()} more probable"
+
+# %% tags=["solution"]
+scored = five.score([message], progress=False)
+favourite = names[scored.marginals[0].argmax()]
+pd.Series(scored.marginals[0] / scored.unsafe[0], index=names).sort_values(ascending=False).round(3)
+
+# %% [markdown] tags=["solution"]
 # Dividing by the probability of *unsafe* asks what the model would report if it had to. Compare the order with the
 # first prompt's: a model that does not read has the same favourites for every text.
-# </details>
-#
-# **Core.** Build the guard that reports *every* category for every text, and score it as the others were. Which of its
-# scores look respectable, and which one shows that it is useless?
-#
-# <details>
-# <summary>Solution</summary>
-#
-# ```python
-# from guard_utils.predictions import predictions_table
-#
-# rows = splits.validation[: len(zero_shot)]
-# everything = [run.policy.codes] * len(rows)
-# alarmist = predictions_table(rows, run.policy, np.ones((len(rows), len(run.policy))), everything, 0.0)
-# pd.DataFrame({"alarmist": summary(alarmist, run.policy), rival: summary(compared[rival], run.policy)}).round(3)
-# ```
-#
-# Its recall is 1 everywhere and its precision is the base rate, so the F1s are well above zero, and `binary_f1` is
-# what we computed above. `binary_fpr` is 1: every safe text raises an alarm.
-# </details>
-#
-# **Stretch.** Does the zero-shot model mind the *order* of the policy? Show it the five categories the other way round
-# and compare which share of the reported probability each name gets, on the same rows.
-#
-# <details>
-# <summary>Solution</summary>
-#
-# ```python
-# backwards = run.policy.select(reversed(run.policy.codes))
-# turned = GuardScorer(model, GuardPrompt(backwards, tokenizer))
-# texts = [example.text for example in splits.validation[:24]]
-# shares = pd.DataFrame({
-#     "as in the series": pd.Series(five.score(texts).marginals.sum(axis=0), index=names),
-#     "backwards": pd.Series(turned.score(texts).marginals.sum(axis=0), index=list(backwards.names.values())),
-# })
-# (shares / shares.sum()).round(3)
-# ```
-#
+
+# %% [markdown]
+# **Core.** Build the guard that reports *every* category for every text, as a predictions table of the same rows. Which
+# of its scores look respectable, and which one shows that it is useless?
+
+# %% tags=["exercise"]
+from guard_utils.predictions import predictions_table
+
+rows = splits.validation[: len(zero_shot)]
+alarmist = ...  # predictions_table(rows, run.policy, probabilities, predicted codes, mass outside)
+
+# %% tags=["check"]
+with attempt(alarmist):
+    assert len(alarmist) == len(zero_shot), f"score the same {len(zero_shot)} rows as the others"
+    assert (alarmist["predicted"].str.len() == len(run.policy)).all(), "each row reports every category"
+    own = summary(alarmist, run.policy)
+    assert own["binary_fpr"] == 1, "every safe text raises an alarm"
+    assert abs(own["binary_f1"] - flag_all) < 1e-9, f"binary F1 is {flag_all:.3f}, as we computed above"
+
+# %% tags=["solution"]
+everything = [run.policy.codes] * len(rows)
+alarmist = predictions_table(rows, run.policy, np.ones((len(rows), len(run.policy))), everything, 0.0)
+pd.DataFrame({"alarmist": summary(alarmist, run.policy), rival: summary(compared[rival], run.policy)}).round(3)
+
+# %% [markdown] tags=["solution"]
+# Its recall is 1 everywhere and its precision is the base rate, so the F1s are well above zero, and `binary_f1` is what
+# we computed above. `binary_fpr` is 1: every safe text raises an alarm.
+
+# %% [markdown]
+# **Stretch.** Does the zero-shot model mind the *order* of the policy? Show it the five categories the other way round,
+# and compare which share of the reported probability each name gets over two dozen texts: one row a name, one column an
+# order.
+
+# %% tags=["exercise"]
+texts = [example.text for example in splits.validation[:24]]
+shares = ...  # a data frame with the columns "forwards" and "backwards", each of which sums to 1
+
+# %% tags=["check"]
+with attempt(shares):
+    assert set(shares.index) == set(names), f"one row for each of {names}"
+    assert np.allclose(shares[["forwards", "backwards"]].sum(), 1), "shares of a whole sum to 1"
+    total = pd.Series(five.score(texts, progress=False).marginals.sum(axis=0), index=names)
+    assert np.allclose(shares["forwards"], (total / total.sum())[shares.index]), "forwards is the order of the series"
+    assert not np.allclose(shares["forwards"], shares["backwards"], rtol=1e-3), "did you turn the policy round?"
+
+# %% tags=["solution"]
+turned = GuardScorer(model, GuardPrompt(run.policy.select(reversed(run.policy.codes)), tokenizer))
+shares = pd.DataFrame({
+    "forwards": pd.Series(five.score(texts, progress=False).marginals.sum(axis=0), index=names),
+    "backwards": pd.Series(turned.score(texts, progress=False).marginals.sum(axis=0), index=names[::-1]),
+})  # fmt: skip
+shares = shares / shares.sum()
+shares.round(3)
+
+# %% [markdown] tags=["solution"]
 # If the shares follow the position in the list more than the name, the model answers the list and not the text.
 # Training under many policies (notebook 02) is the cure.
-# </details>
 
 # %% [markdown]
 # ## Where to go next

@@ -341,7 +341,7 @@ pd.DataFrame(
 
 # %% [markdown]
 # One text, six policies, and the answer follows the policy each time. The main run of this series trains under one
-# policy, the first line; notebook 08 comes back to the others.
+# policy, the first line. For a guard that has to serve several customers, write rows like these instead.
 
 # %% [markdown]
 # ## What the rows are made of
@@ -561,61 +561,84 @@ run_card(
 # %% [markdown]
 # ## Exercises
 #
+# Put your answer in the place of the dots, run the cell, then the check beneath it. A click on *Solution* unfolds ours.
+#
 # **Warm-up.** The reference's *training* rules differ from its *evaluation* rules. Which labels does it teach in one
 # way and mark in another?
-#
-# <details>
-# <summary>Solution</summary>
-#
-# ```python
-# from guard_utils.labels import reference_codes_training
-#
-# both = {label: (reference_codes_training([label]), reference_codes_evaluation([label])) for label in table.index}
-# {label: codes for label, codes in both.items() if codes[0] != codes[1]}
-# ```
-#
+
+# %% tags=["exercise"]
+from guard_utils.labels import reference_codes_training
+
+two_ways = ...  # a set of labels
+
+# %% tags=["check"]
+from guard_utils.report import attempt
+
+with attempt(two_ways):
+    for label in table.index:
+        differs = reference_codes_training([label]) != reference_codes_evaluation([label])
+        assert (label in two_ways) == differs, f"look at {label} again"
+
+# %% tags=["solution"]
+both = {label: (reference_codes_training([label]), reference_codes_evaluation([label])) for label in table.index}
+two_ways = {label for label, (taught, marked) in both.items() if taught != marked}
+pd.DataFrame({label: both[label] for label in two_ways}, index=["taught", "marked"]).T.sort_index()
+
+# %% [markdown] tags=["solution"]
 # A city is taught as safe and marked as an address; a post code becomes an IP address in evaluation only. A model that
 # learned its lesson is punished for it.
-# </details>
-#
-# **Core.** Decide that a state *is* an address. How many of the thousand rows change, and where else would you have to
-# make the change?
-#
-# <details>
-# <summary>Solution</summary>
-#
-# ```python
-# from guard_utils.labels import LabelMap, LabelRule
-#
-# stricter = LabelMap("stricter", tuple(
-#     LabelRule("STATE", "S4", "our readers count it as an address") if rule.label == "STATE" else rule
-#     for rule in PII_200K.rules
-# ))
-# moved = sum(new.codes != old.codes for new, old in zip(to_examples(rows, stricter), examples, strict=True))
-# print(f"{moved} of {len(rows):,} rows change")
-# ```
-#
+
+# %% [markdown]
+# **Core.** Decide that a state *is* an address. Build the label map that says so, and count how many of the thousand
+# rows get other codes. Where else would you have to make the change?
+
+# %% tags=["exercise"]
+from guard_utils.labels import LabelMap, LabelRule
+
+stricter = ...  # a LabelMap
+moved = ...  # how many rows change
+
+# %% tags=["check"]
+with attempt(stricter):
+    assert stricter.codes(["STATE"]) == ("S4",), "a STATE is S4 in the new map"
+    others = [label for label in table.index if label != "STATE"]
+    assert all(stricter.codes([label]) == PII_200K.codes([label]) for label in others), "nothing else changes"
+    states = sum("S4" not in e.codes and any(span.label == "STATE" for span in e.spans) for e in examples)
+    assert moved == states, f"{moved} is not the number of rows whose codes change"
+
+# %% tags=["solution"]
+rules = [
+    LabelRule("STATE", "S4", "our readers count it as an address") if rule.label == "STATE" else rule
+    for rule in PII_200K.rules
+]
+stricter = LabelMap("stricter", tuple(rules))
+moved = sum(new.codes != old.codes for new, old in zip(to_examples(rows, stricter), examples, strict=True))
+print(f"{moved} of {len(rows):,} rows change")
+
+# %% [markdown] tags=["solution"]
 # Nowhere else in code, since training and evaluation read the same map. But the description of S4 in the policy should
 # say so too, or the guard is asked for something it was not told.
-# </details>
-#
-# **Stretch.** Train and test on rows of the *same* clauses would look wonderful. Show it without any training: how
-# often does a test text have a masked twin in a training set made from the same clauses, and from our own?
-#
-# <details>
-# <summary>Solution</summary>
-#
-# ```python
-# leaky = to_examples(list(generate(2_000, split="test", seed=run.seed + 1)), PII_200K)
-# for name, side in {"same clauses": leaky, "our training set": train}.items():
-#     report = leakage(side, splits.test)
-#     texts = {text_id for pair in report.near_duplicates for text_id in pair.test_ids}
-#     print(f"{name}: {len(texts) / len(splits.test):.1%} of the test texts have a masked twin")
-# ```
-#
-# Composition makes exact twins rare even from the same clauses; the shared *clauses* are what would be remembered, so
-# look at `len(report.test_ids)` as well.
-# </details>
+
+# %% [markdown]
+# **Stretch.** Train and test on rows of the *same* clauses would look wonderful. Show it without any training: which
+# share of `held_out` has something in common with `twins`, and which share of the test set with our own training rows?
+
+# %% tags=["exercise"]
+shared = ...  # {"same clauses": a share from 0 to 1, "our training rows": likewise}
+
+# %% tags=["check"]
+with attempt(shared):
+    assert shared["our training rows"] == 0, "we dropped every training row that shares anything"
+    assert shared["same clauses"] == len(leakage(twins, held_out).test_ids) / len(held_out), "count test_ids"
+
+# %% tags=["solution"]
+sides = {"same clauses": (twins, held_out), "our training rows": (train, splits.test)}
+shared = {name: len(leakage(*pair).test_ids) / len(pair[1]) for name, pair in sides.items()}
+print(", ".join(f"{name}: {share:.0%}" for name, share in shared.items()))
+
+# %% [markdown] tags=["solution"]
+# Composition makes word-for-word twins rare even from the same clauses. The *clauses* are what a model would remember,
+# which is why they, and not only whole texts, belong to one set each.
 
 # %% [markdown]
 # ## Where to go next

@@ -60,14 +60,12 @@ dataset = GuardDataset(tokenizer, source=str(run.folder / "train.jsonl"))
 print(f"{len(dataset):,} examples; the first has {len(dataset[0]['tokens'])} tokens")
 
 # %% [markdown]
-# How many of an example's tokens are new to the model?
+# How many of an example's tokens are new to the model? We count them in the first few hundred rows.
 
 # %%
 import pandas as pd
 
 sample = [dataset[i] for i in range(min(300, len(dataset)))]
-
-# %%
 lengths = pd.DataFrame(
     {
         "policy (the same every time)": [row["prefix_length"] for row in sample],
@@ -95,7 +93,7 @@ from guard_utils.plot_style import save
 
 after = [len(row["tokens"]) - row["prefix_length"] for row in sample[:6]]
 before = sample[0]["prefix_length"]
-packed, stock = before + sum(after), sum(before + length for length in after)
+packed, stock = before + sum(after), len(after) * (before + max(after))  # a stock batch is padded
 
 # %%
 title = f"Six examples: {stock:,} tokens in a stock batch, {packed:,} behind one prefix"
@@ -170,23 +168,25 @@ from IPython.display import Code
 Code(run.config_path.read_text(), language="yaml")
 
 # %% [markdown]
-# Three lines are ours: `recipe` (torchtune's own recipe with two methods overridden), `dataset` (rows that carry their
-# policy) and `collate_fn` (the packing you have just checked). The rest is stock torchtune.
-#
+# Three entries are ours: `recipe` (torchtune's own recipe, which knows what a shared prefix is), `dataset` (rows that
+# carry their policy) and `collate_fn` (the packing you have just checked). The rest is stock torchtune.
+
+# %% [markdown]
 # ## The run
 #
 # `finetune` fills in this run's paths, writes the resolved config beside the checkpoint, starts `tune run` in a process
-# of its own and shows its progress. If torchtune fails you see its last lines and a hint.
+# of its own and shows its progress. If torchtune fails you see its last lines and a hint; if *you* stop it, the same
+# cell goes on where it was.
 
 # %%
 from guard_utils.finetune import finetune
 
 training = finetune(run, run.folder / "train.jsonl", processes=max(1, run.profile.gpus))
+print(f"{training.examples:,} examples in {len(training.log)} logged steps, on {run.device} in {run.dtype}")
 
-# %%
-rate = training.examples / training.seconds
-print(f"{'reused an earlier run' if training.reused else 'trained'}: {training.examples:,} examples")
-print(f"{training.seconds / 60:.1f} minutes with start-up, {rate:.1f} examples/s on {run.device} in {run.dtype}")
+# %% [markdown]
+# Time for a coffee, the first time. The bar tells examples a second; how many minutes it took goes into the run record,
+# where `python -m guard_utils.report laptop` finds it.
 
 # %% [markdown]
 # ## The loss curve
@@ -203,35 +203,36 @@ from scipy.stats import entropy
 answers = Counter(tuple(label for label in row["labels"] if label != -100) for row in dataset)
 tokens = sum(len(answer) * count for answer, count in answers.items()) / len(dataset)
 form_only = entropy(list(answers.values())) / tokens
+print(f"{len(answers)} different answers; knowing only how frequent each is costs {form_only:.3f} nats a token")
+
+# %% [markdown]
+# A single batch may be lucky, so the mean of five steps decides when the line is crossed.
 
 # %%
 from guard_utils.plots import loss_curve
 
 log = training.log
-step = log["step"][(log["loss"].rolling(5).mean() < form_only)].min()
-crossed = f"after {step * training.config['batch_size']:,.0f} examples" if step == step else "not in this run"
-
-# %%
+below = log[log["loss"].rolling(5).mean() < form_only]
+crossed = f"after {below['examples'].iloc[0]:,} examples" if len(below) else "not in this run"
 title = f"The loss falls below 'form only' {crossed}"
 alt = f"Training loss by step, from {log['loss'].iloc[0]:.2f} to {log['loss'].tail(5).mean():.3f} nats a token."
 figure = loss_curve(log, title=title, batch_size=training.config["batch_size"], entropy=form_only)
 save(figure, run.folder / "figures", "03-loss-curve", alt)
 
 # %% [markdown]
-# Notice the two phases. The first steps teach the grammar (`safe`, or `unsafe` and codes) and cost nothing but a few
-# hundred examples; a run that stops there looks trained and knows nothing. Content comes after. The small rise near the
-# middle is where texts of one clause end and composed ones begin.
+# Notice the two phases. The first steps teach the grammar (`safe`, or `unsafe` and codes); a run that stops there looks
+# trained and knows nothing. Content comes after. Near the middle texts of one clause give way to composed ones, which
+# are harder: a small rise there is no alarm.
 
 # %%
-log.iloc[[0, len(log) // 4, len(log) // 2, -1]][["step", "examples", "loss", "lr"]].style.hide(axis="index").format(
-    {"loss": "{:.3f}", "lr": "{:.1e}"}
-)
+steps = log.iloc[[0, len(log) // 4, len(log) // 2, -1]][["step", "examples", "loss", "lr"]].set_index("step")
+steps.assign(loss=steps["loss"].round(3), lr=steps["lr"].map("{:.1e}".format))
 
 # %% [markdown]
 # ## A first look at the guard
 #
-# The checkpoint is an ordinary one: plain `transformers` loads it. Three texts that occur in no data set of ours, and
-# the probability of every category:
+# The checkpoint is an ordinary one: plain `transformers` loads it. We ask it about three texts that occur in no data
+# set of ours. The third holds look-alikes only.
 
 # %%
 from guard_utils.prompt import GuardPrompt
@@ -242,31 +243,43 @@ texts = [
     "My card 4539 1488 0343 6467 was charged twice, ring me on 020 7946 0018.",
     "Version 10.2.14.1 is out, the meeting is at 14:30.",
 ]
-
-# %%
 model, hf_tokenizer = load_model(training.checkpoint, dtype=run.dtype, device=run.device)
 scores = GuardScorer(model, GuardPrompt(run.policy, hf_tokenizer)).score(texts, progress=False)
 
+# %% [markdown]
+# Its answers, and the probability of every category:
+
 # %%
-table = pd.DataFrame(scores.marginals, columns=list(run.policy.names.values()))
+table = pd.DataFrame(scores.marginals, columns=list(run.policy.names.values()), index=texts).round(2)
 table.insert(0, "answer", [verdict.text.replace("\n", " ") for verdict in scores.best])
-table.insert(0, "text", texts)
-table.style.hide(axis="index").format(dict.fromkeys(run.policy.names.values(), "{:.2f}"))
+table
 
 # %% [markdown]
-# One answer names every category it found. Three texts are an anecdote, though; notebook 04 measures.
+# One answer names every category it found. Three texts are an anecdote, though; notebook 04 measures. What this
+# training took and reached goes on record, and the card says what it was made of.
 
 # %%
-from guard_utils.records import record
+from guard_utils.report import record
 
 values = {
     "loss_last": float(log["loss"].tail(10).mean()),
     "minutes": training.seconds / 60,
-    "examples_per_second": rate,
+    "examples_per_second": training.examples / training.seconds,
 }
-record(
+noted = record(
     run.folder, profile=PROFILE, name="training", values=values, n=training.examples, seed=run.seed,
     model=run.profile.model, extra={"dtype": run.dtype, "config": run.profile.config},
+)  # fmt: skip
+
+# %%
+import hashlib
+
+from guard_utils.report import run_card
+from guard_utils.splits import load_splits
+
+run_card(
+    profile=PROFILE, n=training.examples, seed=run.seed, model=run.profile.model, data_hash=load_splits(run).digest,
+    config_hash=hashlib.sha256(run.config_path.read_bytes()).hexdigest(),
 )  # fmt: skip
 
 # %% [markdown]
@@ -277,47 +290,108 @@ record(
 # - The shortcut is exact: loss and gradients equal those of a stock batch up to rounding.
 # - The loss of 'form only' is a line you can compute beforehand. A guard that has not crossed it has learned nothing
 #   about privacy.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# **1. Warm-up.** How many times fewer tokens does a batch of 32 examples have behind one prefix?
+# Put your answer in the place of the dots, run the cell, then the check beneath it. A click on *Solution* unfolds ours.
 #
-# <details><summary>Solution</summary>
-#
-# ```python
-# after = lengths.drop(columns="policy (the same every time)").sum(axis=1).mean()
-# before = lengths["policy (the same every time)"].mean()
-# print(32 * (before + after) / (before + 32 * after))
-# ```
-# </details>
-#
-# **2. Core.** Give two of the eight examples another policy (`PII.select(["S4", "S1"])`) and repeat the proof. How many
-# prefixes does the packed batch hold?
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# from guard_utils.taxonomy import PII
-# from guard_utils.verdict import Verdict
-#
-# other = GuardPrompt(PII.select(["S4", "S1"]), tokenizer.tokenizer)
-# ids, answer = other.training_ids("back in Lyon since Monday", Verdict(("S1",)))
-# row = {"tokens": list(ids), "labels": [-100] * (len(ids) - answer) + list(ids[-answer:])}
-# row["prefix_length"] = len(other.prefix_ids)
-# print(len(collate_shared_prefix([*rows[:6], row, row])["mask"]["counts"]))  # 2
-# ```
-# </details>
-#
-# **3. Stretch.** Copy the config, halve `batch_size`, and train on the first 640 rows with each. Which of the two has
-# the lower loss after the same number of *examples*, and which after the same number of *minutes*?
-#
-# <details><summary>Solution</summary>
-#
-# Start `tune run guard_utils/recipe.py --config your.yaml model_dir=... train_file=... output_dir=...` for each, read
-# both logs with `guard_utils.finetune.read_log` and draw them with `loss_curve`. Smaller batches take more steps and so
-# usually learn more from the same examples, but share the prefix among fewer texts.
-# </details>
-#
+# **Warm-up.** How many times fewer tokens does a batch of 32 average examples have behind one prefix? The table of
+# lengths is still in `lengths`.
+
+# %% tags=["exercise"]
+times_fewer = ...  # a number above 1
+
+# %% tags=["check"]
+from guard_utils.report import attempt
+
+with attempt(times_fewer):
+    whole, policy = lengths.sum(axis=1).mean(), lengths["policy (the same every time)"].mean()
+    expected = 32 * whole / (policy + 32 * (whole - policy))
+    assert abs(times_fewer - expected) < 0.01, "stock: 32 whole examples; packed: one policy and 32 times the rest"
+
+# %% tags=["solution"]
+policy = lengths["policy (the same every time)"].mean()
+rest = lengths.drop(columns="policy (the same every time)").sum(axis=1).mean()
+times_fewer = 32 * (policy + rest) / (policy + 32 * rest)
+print(f"{times_fewer:.1f} times fewer")
+
+# %% [markdown]
+# **Core.** Rows may carry their own policy (notebook 02). Make a row with the text "back in Lyon since Monday" under
+# the policy of S4 and S1, in this order, and pack it twice behind six rows of `sample`. How many prefixes does the
+# batch hold?
+
+# %% tags=["exercise"]
+from guard_utils.taxonomy import PII
+from guard_utils.verdict import Verdict
+
+row = ...  # a dict with tokens, labels and prefix_length, like sample[0]
+prefixes = ...  # how many policies collate_shared_prefix finds in [*sample[:6], row, row]
+
+# %% tags=["check"]
+with attempt(row):
+    other = GuardPrompt(PII.select(["S4", "S1"]), tokenizer.tokenizer)
+    assert row["prefix_length"] == len(other.prefix_ids), "prefix_length counts the tokens of the other policy"
+    assert row["tokens"][: row["prefix_length"]] == list(other.prefix_ids), "tokens begin with the other policy"
+    learned = tuple(label for label in row["labels"] if label != -100)
+    assert learned == tuple(other.answer_ids(Verdict(("S1",)))), "S4 is the first of the two: the answer is unsafe, S1"
+    assert prefixes == 2, "count the entries of mask['counts']"
+
+# %% tags=["solution"]
+other = GuardPrompt(PII.select(["S4", "S1"]), tokenizer.tokenizer)
+ids, answer = other.training_ids("back in Lyon since Monday", Verdict(("S1",)))
+row = {"tokens": list(ids), "labels": [-100] * (len(ids) - answer) + list(ids[-answer:])}
+row["prefix_length"] = len(other.prefix_ids)
+prefixes = len(collate_shared_prefix([*sample[:6], row, row])["mask"]["counts"])
+
+# %% [markdown] tags=["solution"]
+# The address is S4 in our policy and S1 in this one: its place in the list decides, not its name. Each policy is
+# computed once, so a batch of many policies saves less than a batch of one.
+
+# %% [markdown]
+# **Stretch.** One equal step is not yet an equal training. Take three optimizer steps with `sample[:4]` in both ways,
+# from the same weights. Do the losses stay together?
+
+# %% tags=["exercise"]
+stock_losses = ...  # three floats: padded batch, every position projected
+shared_losses = ...  # three floats: packed behind one prefix
+
+# %% tags=["check"]
+with attempt(stock_losses):
+    assert len(stock_losses) == len(shared_losses) == 3, "three steps each"
+    assert stock_losses[2] < stock_losses[0], "three steps on the same rows lower the loss; did you step?"
+    gap = max(abs(a - b) for a, b in zip(stock_losses, shared_losses, strict=True))
+    assert gap < 1e-3, f"the losses part by {gap:.1e}; did both begin with the weights of tiny?"
+
+
+# %% tags=["solution"]
+def train_steps(model, loss_of):
+    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=1e-3), []
+    for _ in range(3):
+        optimizer.zero_grad()
+        losses.append(loss_of(model))
+        losses[-1].backward()
+        optimizer.step()
+    return [float(loss) for loss in losses]
+
+
+def stock_step(model):
+    padded = padded_collate_sft(sample[:4])
+    return CrossEntropyLoss()(model(padded["tokens"])[:, :-1].flatten(0, 1), padded["labels"][:, 1:].flatten())
+
+
+def shared_step(model):
+    return shared_prefix_loss(model, CrossEntropyLoss(), collate_shared_prefix(sample[:4]))
+
+
+makers = [config.instantiate(OmegaConf.load(repository() / "torchtune_configs" / "smoke.yaml").model) for _ in "ab"]
+for model_copy in makers:
+    model_copy.load_state_dict(tiny.state_dict())
+stock_losses = train_steps(makers[0], stock_step)
+shared_losses = train_steps(use_shared_prefix(makers[1]), shared_step)
+pd.DataFrame({"stock": stock_losses, "shared prefix": shared_losses})
+
+# %% [markdown]
 # ## Where to go next
 #
 # Notebook 04 scores the checkpoint on text it has never seen, with intervals, beside the baselines of notebook 01.

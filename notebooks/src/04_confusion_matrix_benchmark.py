@@ -45,6 +45,8 @@ PROFILE = "laptop"
 # The profile decides the model and how many rows are scored; the seed fixes the data and the intervals.
 
 # %%
+import sys
+
 import pandas as pd
 
 from guard_utils.profiles import resolve
@@ -65,7 +67,8 @@ run.describe()
 # sampling, no decoding loop, no answer that can't be parsed. The most probable verdict becomes `predicted`.
 #
 # Three sets are scored: **validation**, on which we may tune; **test**, composed of clauses that training never saw;
-# and **independent**, sentence templates that nobody here wrote. Tables made by this very checkpoint are read again.
+# and **independent**, sentence templates that nobody here wrote. Tables made by this very checkpoint are read again; if
+# you have trained nothing, those that come with the series are read. The `origin` of a table says which.
 
 # %%
 from guard_utils.scored import tuned_predictions
@@ -73,7 +76,7 @@ from guard_utils.scored import tuned_predictions
 parts = {"validation": splits.validation, "test": splits.test, "independent": splits.independent}
 scored = tuned_predictions(run, parts)
 validation, test, independent = scored.values()
-pd.DataFrame({part: {"prompts": len(df), "origin": df.attrs["origin"]} for part, df in scored.items()}).T
+print(f"Predictions {test.attrs['origin']}", file=sys.stderr)  # shown to you, not kept: it differs from run to run
 
 # %% [markdown]
 # One row a prompt. `gold` holds the codes of the labels, `p_S1` to `p_S5` the probability that the answer contains a
@@ -372,8 +375,8 @@ alarms.sort_values("p_unsafe", ascending=False)[["text", "predicted", "p_unsafe"
 # ## Thresholds, chosen on validation
 #
 # The most probable verdict treats a miss and a false alarm alike. Your product may not. Each category has its own
-# probability, so each can have its own threshold: for the best F1, for F2 (a miss hurts more), or for a recall of at
-# least 95 %. They are chosen on **validation** only; tuned on the test set, they would measure nothing.
+# probability, so each can have its own threshold: for the best F1, for F2 (a miss hurts more), or for a high recall at
+# any price. They are chosen on **validation** only; tuned on the test set, they would measure nothing.
 
 # %%
 from guard_utils.thresholds import tune
@@ -419,8 +422,9 @@ save(draw_curves(curves, title=title, thresholds=marks), figures, "04-precision-
 # %% [markdown]
 # ## Can the probabilities be trusted
 #
-# When the guard says 80 %, is it right eight times in ten? A *reliability diagram* sorts predictions into bins and
-# compares the mean probability with the share that was true. On the dashed line, a probability means what it says.
+# When the guard says four in five, is it right four times out of five? A *reliability diagram* sorts predictions into
+# bins and compares the mean probability with the share that was true. On the dashed line, a probability means what it
+# says.
 
 # %%
 from guard_utils.metrics import reliability
@@ -562,47 +566,78 @@ Markdown(
 # - Compare sets. A positional metric counts right codes as errors and lets some misses vanish.
 # - A comparison needs the same rows, the same function, paired draws, and a correction for asking often.
 # - Tune on validation, report on test, and believe the text that nobody on your team wrote.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# **1. Warm-up.** Find the test prompts on which the guard is least decided: `p_unsafe` nearest to one half. Would you
+# Put your answer in the place of the dots, run the cell, then the check beneath it. A click on *Solution* unfolds ours.
+#
+# **Warm-up.** Find the five test prompts on which the guard is least decided: `p_unsafe` nearest to one half. Would you
 # have been sure?
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# undecided = (test["p_unsafe"] - 0.5).abs().sort_values().index[:5]
-# test.loc[undecided, ["text", "gold", "predicted", "p_unsafe"]]
-# ```
-# </details>
-#
-# **2. Core.** Repeat the bootstrap of the independent set without clusters (`cluster=None`). How much narrower does the
-# interval of weighted F1 become, and why is the narrower one wrong?
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# naive = bootstrap(independent, run.policy, seed=run.seed, cluster=None)
-# interval_table({"by template": boots["independent"], "by row": naive}, ["weighted_f1"])
-# ```
+
+# %% tags=["exercise"]
+undecided = ...  # five rows of test
+
+# %% tags=["check"]
+from guard_utils.report import attempt
+
+with attempt(undecided):
+    assert len(undecided) == 5, "five rows, please"
+    doubt = (test["p_unsafe"] - 0.5).abs()
+    farthest, passed_over = doubt[undecided.index].max(), doubt.drop(undecided.index).min()
+    assert farthest <= passed_over, f"one of yours is {farthest:.3f} from one half, one you left out {passed_over:.3f}"
+
+# %% tags=["solution"]
+nearest = (test["p_unsafe"] - 0.5).abs().sort_values().index[:5]
+undecided = test.loc[nearest, ["text", "gold", "predicted", "p_unsafe"]]
+undecided
+
+# %% [markdown]
+# **Core.** Repeat the bootstrap of the independent set as if every row stood for itself (`cluster=None`). How much
+# narrower does the interval of weighted F1 become, and why is the narrower one wrong?
+
+# %% tags=["exercise"]
+naive = ...  # a table like boots["independent"]
+
+# %% tags=["check"]
+with attempt(naive):
+    by_row, by_template = naive.set_index("metric"), boots["independent"].set_index("metric")
+    assert np.allclose(by_row["value"], by_template["value"], equal_nan=True), "the scores themselves stay as they are"
+    same = np.allclose(by_row["low"], by_template["low"], equal_nan=True)
+    assert not same or independent["template_id"].is_unique, "these are the intervals we had; pass cluster=None"
+
+# %% tags=["solution"]
+naive = bootstrap(independent, run.policy, seed=run.seed, cluster=None)
+interval_table({"by template": boots["independent"], "by row": naive}, ["weighted_f1"])
+
+# %% [markdown] tags=["solution"]
 # Each template was filled several times. The rows of one template succeed or fail together, so they carry less
 # information than their number suggests; drawing single rows pretends otherwise.
-# </details>
-#
-# **3. Stretch.** Your product may raise a false alarm on at most one safe prompt in a hundred. Choose the threshold on
-# `p_unsafe` that gives this on validation, and report recall and false positive rate on test.
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# is_safe = validation["gold"].str.len() == 0
-# cut = validation.loc[is_safe, "p_unsafe"].quantile(0.99)
-# flagged, unsafe = test["p_unsafe"] > cut, test["gold"].str.len() > 0
-# print(f"cut {cut:.3f}: recall {flagged[unsafe].mean():.3f}, false alarms {flagged[~unsafe].mean():.3f}")
-# ```
-# With few safe validation rows the 99th percentile rests on one or two of them: expect the rate on test to differ.
-# </details>
-#
+
+# %% [markdown]
+# **Stretch.** Your product may raise a false alarm on at most one safe prompt in a hundred. Choose the lowest threshold
+# on `p_unsafe` that keeps this promise on validation. Then look at test: is the promise kept, and at what recall?
+
+# %% tags=["exercise"]
+cut = ...  # a prompt is flagged where p_unsafe > cut
+
+# %% tags=["check"]
+with attempt(cut):
+    calm = validation.loc[validation["gold"].str.len() == 0, "p_unsafe"]
+    assert (calm > cut).mean() <= 0.01, f"flags {(calm > cut).mean():.1%} of the safe validation prompts"
+    lower = calm[calm < cut].max()
+    assert not (calm > lower).mean() <= 0.01, f"{lower:.4f} would do, too, and find more"
+
+# %% tags=["solution"]
+is_safe = validation["gold"].str.len() == 0
+cut = validation.loc[is_safe, "p_unsafe"].quantile(0.99, interpolation="higher")
+flagged, unsafe = test["p_unsafe"] > cut, test["gold"].str.len() > 0
+print(f"cut {cut:.3f}: recall {flagged[unsafe].mean():.3f}, false alarms {flagged[~unsafe].mean():.3f}")
+
+# %% [markdown] tags=["solution"]
+# With few safe validation rows the threshold rests on one or two of them: expect the rate on test to differ.
+
+# %% [markdown]
 # ## Where to go next
 #
 # Notebook 05 reads the errors one by one and asks of each: is the model wrong, or the label?

@@ -387,57 +387,93 @@ run_card(
 # - A model's errors scatter. Errors that hit every row of one source label, and no other, are the label's.
 # - Ask a second, unrelated witness before you change a label.
 # - This only finds label bugs that the model has *not* been trained on.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# **1. Warm-up.** Which language has the highest error rate on test, and on how many prompts does that rest?
+# Put your answer in the place of the dots, run the cell, then the check beneath it. A click on *Solution* unfolds ours.
 #
-# <details><summary>Solution</summary>
-#
-# ```python
-# error_table(test, run.policy, "language").sort_values("error_rate", ascending=False).head(1)
-# ```
-# </details>
-#
-# **2. Core.** Mend the colleague's labels one rule at a time: take S2 from every row that has no IP address, then add
-# S3 to every row with a phone number. What does each mend win in weighted F1, and in subset accuracy?
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# def mended(row, post_codes, phones):
-#     ip = {"IP", "IPV4", "IPV6"} & set(row["labels"])
-#     codes = set(row["gold"]) - ({"S2"} if post_codes and not ip else set())
-#     return sorted(codes | ({"S3"} if phones and "PHONENUMBER" in row["labels"] else set()))
-#
-#
-# for options in ((False, False), (True, False), (True, True)):
-#     gold = [mended(row, *options) for row in other.to_dict("records")]
-#     found = summary(other.assign(gold=gold), run.policy)
-#     print(options, {name: round(found[name], 3) for name in ("weighted_f1", "subset_accuracy")})
-# ```
+# **Warm-up.** Which language has the highest error rate on test, and on how many prompts does that rest?
+
+# %% tags=["exercise"]
+language = ...  # such as "en"
+prompts = ...  # how many of the test prompts are in it
+
+# %% tags=["check"]
+from guard_utils.report import attempt
+
+with attempt(language):
+    error_rates = (test["gold"] != test["predicted"]).groupby(test["language"]).mean()
+    assert error_rates[language] == error_rates.max(), f"{error_rates.idxmax()} has a higher one"
+    assert prompts == (test["language"] == language).sum(), f"{prompts} is not the number of prompts in {language}"
+
+# %% tags=["solution"]
+languages = error_table(test, run.policy, "language").sort_values("error_rate", ascending=False)
+language, prompts = languages.index[0], languages["rows"].iloc[0]
+languages.head(1)
+
+# %% [markdown]
+# **Core.** Mend the colleague's labels: take S2 from every row that has no IP address, and add S3 to every row with a
+# phone number. What does each of the two mends win in weighted F1, and in subset accuracy?
+
+# %% tags=["exercise"]
+mended = ...  # the table other, with better lists in its column gold
+
+# %% tags=["check"]
+with attempt(mended):
+    for old, new in zip(other.to_dict("records"), mended.to_dict("records"), strict=True):
+        has_ip, has_phone = bool({"IP", "IPV4", "IPV6"} & set(new["labels"])), "PHONENUMBER" in new["labels"]
+        assert ("S2" in new["gold"]) == has_ip, f"S2 and the labels {new['labels']} do not go together"
+        assert ("S3" in new["gold"]) == has_phone, f"S3 and the labels {new['labels']} do not go together"
+        assert {*new["gold"]} - {"S2", "S3"} == {*old["gold"]} - {"S2", "S3"}, "leave the other codes alone"
+
+
+# %% tags=["solution"]
+def mend(row, post_codes, phones):
+    ip = {"IP", "IPV4", "IPV6"} & set(row["labels"])
+    codes = set(row["gold"]) - ({"S2"} if post_codes and not ip else set())
+    return sorted(codes | ({"S3"} if phones and "PHONENUMBER" in row["labels"] else set()))
+
+
+wins = {}
+for step, options in {"as they were": (0, 0), "post codes": (1, 0), "phones, too": (1, 1)}.items():
+    mended = other.assign(gold=[mend(row, *options) for row in other.to_dict("records")])
+    wins[step] = summary(mended, run.policy)
+pd.DataFrame(wins).T[["weighted_f1", "subset_accuracy"]]
+
+# %% [markdown] tags=["solution"]
 # The phones hardly move weighted F1 and move subset accuracy a lot. A category without a positive has no weight, so the
 # very bug that erased it also hid it from the headline number. (Names are still read by substring, too.)
-# </details>
-#
-# **3. Stretch.** Imagine a guard that was *trained* on the colleague's labels, and learned them as well as ours learned
+
+# %% [markdown]
+# **Stretch.** Imagine a guard that was *trained* on the colleague's labels, and learned them as well as ours learned
 # the exact ones: the same slips, but relative to `other`. Simulate its answers, score it, and look for suspects.
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# def taught(old, gold, said):
-#     return sorted(set(old) ^ set(gold) ^ set(said))  # the colleague's codes, with our guard's slips
-#
-#
-# student = other.assign(predicted=list(map(taught, other["gold"], test["gold"], test["predicted"])))
-# print(round(summary(student, run.policy)["weighted_f1"], 3), len(suspicious_labels(student, run.policy)))
-# second[["label", "code", "kind", "error_rate"]]
-# ```
-# The student scores well and nothing is suspicious: it calls post codes IP addresses, never saw a phone number, and
+
+# %% tags=["exercise"]
+student = ...  # the table other, with the student's lists in its column predicted
+
+# %% tags=["check"]
+with attempt(student):
+    assert student["gold"].equals(other["gold"]), "the student is judged by the colleague's labels"
+    tables = zip(test.to_dict("records"), student.to_dict("records"), strict=True)
+    slips = [({*ours["gold"]} ^ {*ours["predicted"]}, {*its["gold"]} ^ {*its["predicted"]}) for ours, its in tables]
+    assert all(ours == its for ours, its in slips), "missed and invented codes are those of our guard, row by row"
+
+
+# %% tags=["solution"]
+def taught(old, gold, said):
+    return sorted(set(old) ^ set(gold) ^ set(said))  # the colleague's codes, with our guard's slips
+
+
+student = other.assign(predicted=list(map(taught, other["gold"], test["gold"], test["predicted"])))
+print(f"The student's weighted F1 is {summary(student, run.policy)['weighted_f1']:.3f}.")
+print(f"Suspects, by its answers: {len(suspicious_labels(student, run.policy))}; by the second witness: {len(second)}.")
+
+# %% [markdown] tags=["solution"]
+# The student scores well and finds nothing suspicious: it calls post codes IP addresses, never saw a phone number, and
 # its labels agree. Only the second witness, who was taught by nobody, still objects.
-# </details>
-#
+
+# %% [markdown]
 # ## Where to go next
 #
 # Notebook 06 turns this into a loop: audit the labels, correct them, retrain, and measure what it won.
