@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from guard_utils.datasets import Example
+from guard_utils.datasets import Example, rows_fingerprint
 from guard_utils.files import write_text
-from guard_utils.scored import rows_fingerprint
 from guard_utils.taxonomy import CODE_PATTERN, Taxonomy
 from guard_utils.verdict import Verdict
 

@@ -180,7 +180,8 @@ def _launch(config: dict[str, Any], rows: int, processes: int, state: State | No
     Returns:
         The seconds that all of its steps took, whichever launch made them.
     """
-    launcher = ["--nproc_per_node", str(processes)] if processes > 1 else []
+    # torchrun looks its own host up, which not every machine can; all processes stand on this one.
+    launcher = ["--nproc_per_node", str(processes), "--local_addr", "127.0.0.1"] if processes > 1 else []
     path = f"{config['output_dir']}/config.yaml"
     command = [sys.executable, "-m", "torchtune._cli.tune", "run", *launcher, config["recipe"], "--config", path]
     # Huge pages save a tenth of the time on CPUs: large activations are allocated and freed at every step.

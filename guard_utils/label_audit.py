@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,11 @@ from cleanlab.multilabel_classification.rank import get_label_quality_scores_per
 from sklearn.model_selection import StratifiedGroupKFold
 
 from guard_utils.corrections import Correction
-from guard_utils.datasets import Example
+from guard_utils.datasets import Example, rows_fingerprint
 from guard_utils.files import read_table, write_table
 from guard_utils.predictions import FloatArray, check_same_rows, gold_matrix, predictions_table, score_matrix
 from guard_utils.profiles import Run
-from guard_utils.scored import predictions_path, rows_fingerprint, shipped_path
+from guard_utils.scored import predictions_path, shipped_path
 from guard_utils.taxonomy import Taxonomy
 
 Model = Callable[[Sequence[Example], Sequence[Example], Taxonomy, int], pd.DataFrame]
@@ -101,7 +102,8 @@ def remembered(
     rooms = b"".join((Path(__file__).parent / room).read_bytes() for room in CHEAP_ROOMS)
     known = {key: str(value) for key, value in facts.items()}
     known |= {"rows": rows_fingerprint(examples), "policy": run.policy.name, "scale": str(SCALE)}
-    known["code"] = hashlib.sha256(rooms).hexdigest()
+    spans = repr([[(span.start, span.end, span.label) for span in example.spans] for example in examples])
+    known |= {"spans": hashlib.sha256(spans.encode()).hexdigest(), "code": hashlib.sha256(rooms).hexdigest()}
     own, shipped = predictions_path(run, "audit", name), shipped_path(run, "audit", name)
     for path in (own, shipped):
         if path.exists() and (slim := read_table(path, made_by="06_label_audit")).attrs == known:
@@ -126,6 +128,28 @@ def _slim(table: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
     places = table[[column for column in table if column.startswith("at_")]].astype("int32")
     parts = pd.concat([small, places], axis=1).assign(predicted=table["predicted"].map(",".join))
     return parts.reset_index(drop=True)
+
+
+def out_of_sample(
+    run: Run, name: str, examples: Sequence[Example], models: Mapping[str, Model], *, folds: int = 5
+) -> dict[str, pd.DataFrame]:
+    """Scores examples by several models that have not seen them, or reads what was remembered of the same.
+
+    Args:
+        run: A resolved profile; its seed deals the folds.
+        name: Of this version of the data, for the files.
+        examples: With their given codes.
+        models: Name to model.
+        folds: See `out_of_fold`.
+
+    Returns:
+        Model to its predictions table.
+    """
+    tables = {}
+    for kind, model in models.items():
+        make = partial(out_of_fold, examples, run.policy, model, folds=folds, seed=run.seed)
+        tables[kind] = remembered(run, f"{kind}-{name}", examples, {"folds": folds, "seed": run.seed}, make)
+    return tables
 
 
 def suspects(tables: Mapping[str, pd.DataFrame], policy: Taxonomy) -> pd.DataFrame:
@@ -191,15 +215,17 @@ def automatic(
     ]
 
 
-def proposal(df: pd.DataFrame, corrections: Collection[Correction]) -> pd.DataFrame:
-    """Returns the table with `predicted` set to the corrected codes.
+def proposal(df: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the table with `predicted` set to the given codes, turned round in the given pairs.
 
     So whatever compares gold with predictions (`by_source_label`, `error_table`, `suspicious_labels`) tells where the
-    corrections gather: a label or category that holds most of them has a fault of its own.
+    suspects gather: a label or category that holds most of them has a fault of its own.
+
+    Args:
+        df: Predictions table.
+        pairs: Rows of `suspects`: columns `id, code`.
     """
-    flips: dict[str, set[str]] = {}
-    for item in corrections:
-        flips.setdefault(item.id, set()).update({item.code} - ({item.code} if item.action == "keep" else set()))
+    flips = pairs.groupby("id")["code"].agg(set)
     codes = [sorted(set(gold) ^ flips.get(row, set())) for row, gold in zip(df["id"], df["gold"], strict=True)]
     return df.assign(predicted=pd.Series(codes, index=df.index, dtype=object))
 

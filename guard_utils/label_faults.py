@@ -87,7 +87,9 @@ def find_faults(
         finding |= {"rows": int(rows.sum()), "certain": any(min(heard.values()) >= sure for heard in seen.values())}
     columns = ["label", "code", "kind", "certain", "rows", "tied"]
     columns += [f"{name}: {what}" for name in witnesses for what in ("objects", "reliable")]
-    table = pd.DataFrame([item for item in found if item["rows"] >= min_rows], columns=columns)
+    table = pd.DataFrame([item for item in found if item["rows"] >= min_rows], columns=columns).astype(
+        {"certain": bool}
+    )
     return table.sort_values(["certain", "rows", "label"], ascending=[False, False, True], ignore_index=True)
 
 

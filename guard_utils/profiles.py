@@ -81,11 +81,11 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", "smoke", EMBEDDED, EMBEDDED, "smoke.yaml", 96, 48, 64, 48, 24, memory_gb=2, disk_gb=1),
-        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, "laptop.yaml", 6_144, 400, 800, 1_500, 200),
+        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, "laptop.yaml", 6_144, 400, 800, 1_500, 200, memory_gb=11),
         _GUARD,
         replace(_EIGHT, name="guard-8b-lora", config="guard-8b-lora.yaml", gpu_gb=40),
         replace(_EIGHT, name="guard-8b-qlora", config="guard-8b-qlora.yaml", gpu_gb=16),
-        replace(_EIGHT, name="guard-8b", config="guard-8b.yaml", gpus=4, gpu_gb=80, memory_gb=128, disk_gb=160),
+        replace(_EIGHT, name="guard-8b", config="guard-8b.yaml", gpus=4, gpu_gb=80, memory_gb=128, disk_gb=180),
     )
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from guard_utils.baselines import tfidf
-from guard_utils.datasets import Example
+from guard_utils.datasets import Example, rows_fingerprint
 from guard_utils.finetune import checkpoint, finetune
 from guard_utils.intervals import (
     cluster_index,
@@ -36,7 +36,6 @@ from guard_utils.predictions import (
 )
 from guard_utils.profiles import Run
 from guard_utils.records import Interval
-from guard_utils.scored import rows_fingerprint
 from guard_utils.taxonomy import Taxonomy
 from guard_utils.training_data import write_training_file
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from guard_utils.assets import fetch
 from guard_utils.corpus import generate
@@ -45,9 +46,7 @@ def load_splits(run: Run) -> Splits:
     """
     profile = run.profile
     if profile.train_data == EMBEDDED:
-        simple = int(profile.train_rows * SIMPLE_SHARE)
-        train = _embedded("train", simple, run.seed, simple=True)
-        train += _embedded("train", profile.train_rows - simple, run.seed)
+        train = embedded_training(profile.train_rows, seed=run.seed)
         validation = _embedded("validation", profile.validation_rows, run.seed)
         test = _embedded("test", profile.test_rows, run.seed)
     else:
@@ -57,8 +56,15 @@ def load_splits(run: Run) -> Splits:
     return Splits(train, validation, test, to_examples(rows, PII_200K, place="presidio-templates"))
 
 
-def _embedded(part: Split, rows: int, seed: int, *, simple: bool = False) -> list[Example]:
-    return to_examples(generate(rows, split=part, seed=seed, simple=simple), PII_200K, place=f"embedded {part}")
+def embedded_training(rows: int, *, seed: int, clause_share: float = 1.0) -> list[Example]:
+    """What the embedded corpus trains a guard on: first texts of one clause, then composed ones; see `generate`."""
+    simple = int(rows * SIMPLE_SHARE)
+    first = _embedded("train", simple, seed, simple=True, clause_share=clause_share)
+    return first + _embedded("train", rows - simple, seed, clause_share=clause_share)
+
+
+def _embedded(part: Split, rows: int, seed: int, **how: Any) -> list[Example]:
+    return to_examples(generate(rows, split=part, seed=seed, **how), PII_200K, place=f"embedded {part}")
 
 
 def _hub(profile: Profile, seed: int) -> tuple[list[Example], list[Example], list[Example]]:

@@ -325,11 +325,11 @@ def test_share_and_precision_by_hand() -> None:
         wrong_pairs([example("a")], [example("b")])
 
 
-def test_proposal_shows_where_corrections_gather() -> None:
-    rows = [example("a", ["S1"]), example("b", ["S2"]), example("c")]
-    decided = [Correction("a", "S1", "remove", "", "x"), Correction("c", "S3", "add", "", "x")]
-    decided.append(Correction("b", "S2", "keep", "", "x"))
-    assert proposal(given_table(rows, PII), decided)["predicted"].tolist() == [[], ["S2"], ["S3"]]
+def test_proposal_turns_the_pairs_round() -> None:
+    df = given_table([example("a", ["S1"]), example("b", ["S2"]), example("c")], PII)
+    pairs = pd.DataFrame({"id": ["a", "c", "c"], "code": ["S1", "S3", "S1"]})
+    assert proposal(df, pairs)["predicted"].tolist() == [[], ["S2"], ["S1", "S3"]]
+    assert df["predicted"].tolist() == [[], [], []]
 
 
 def test_review_begins_a_spreadsheet_that_reads_back(tmp_path: Path) -> None:

@@ -128,8 +128,8 @@ print(f"{len(LLAMA_GUARD_3)} hazards, {len(hazards.trie.verdicts)} verdicts of a
 print(tokenizer.decode(hazards.prompt.segments(prompts[2]).ids))
 
 # %% [markdown]
-# Now the three prompts. *Outside* is the probability that the model writes something that is no verdict at all. The
-# numbers are not rounded to four places, because some are very small.
+# Now the three prompts. *Outside* is the probability that the model writes something that is no verdict at all. Some
+# numbers are tiny, so all are shown with three significant digits.
 
 # %%
 seen = hazards.score(prompts, progress=False)

@@ -17,7 +17,7 @@
 # - what each part of a torchtune config decides;
 # - how to read a loss curve that first learns the form of an answer and then its content.
 #
-# **What you need**: the `laptop` profile, notebook 02 run before, 13 GB of memory and about 16 minutes on two CPU
+# **What you need**: the `laptop` profile, notebook 02 run before, 11 GB of memory and about 21 minutes on two CPU
 # cores that multiply bf16 in hardware (three times as long on others). A finished training is reused, not repeated.
 #
 # **Agenda**

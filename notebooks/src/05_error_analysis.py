@@ -322,7 +322,7 @@ save(label_crosstab(often, title=title, n=12), figures, "05-labels-exact", alt)
 #
 # There is a warning in this, too. The trick worked because the model was trained on *other* labels than it was judged
 # by. Had both carried the same bug, the model would have learned it, agreed with it, and this notebook would have found
-# nothing. Exercise 3 lets you see that happen; notebook 06 shows what to do about it.
+# nothing. The stretch exercise lets you see that happen; notebook 06 shows what to do about it.
 
 # %% [markdown]
 # ## What to fix first
