@@ -216,7 +216,7 @@ below = log[log["loss"].rolling(5).mean() < form_only]
 crossed = f"after {below['examples'].iloc[0]:,} examples" if len(below) else "not in this run"
 title = f"The loss falls below 'form only' {crossed}"
 alt = f"Training loss by step, from {log['loss'].iloc[0]:.2f} to {log['loss'].tail(5).mean():.3f} nats a token."
-figure = loss_curve(log, title=title, batch_size=training.config["batch_size"], entropy=form_only)
+figure = loss_curve(log, title=title, batch_size=int(log["examples"].iloc[0]), entropy=form_only)
 save(figure, run.folder / "figures", "03-loss-curve", alt)
 
 # %% [markdown]
