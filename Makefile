@@ -26,7 +26,9 @@ test: $(VENV)/.tested
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest
 
-# Rebuilds the committed notebooks, with the outputs of the laptop profile.
+# Rebuilds the committed notebooks, with the outputs of the laptop profile. Where numbers have moved, write them down
+# (`.venv/bin/python -m guard_utils.published laptop --expected artifacts/laptop --readme`) and rebuild: the notebooks show
+# what is expected, too.
 notebooks: $(VENV)/.installed
 	$(RUN) -m guard_utils.notebooks run --profile laptop --keep
 

@@ -166,7 +166,8 @@ def _code_state() -> str:
     """A hash of everything a notebook may depend on besides its own source."""
     root = repository()
     digest = hashlib.sha256(sys.version.encode())
-    for pattern in ("guard_utils/**/*.py", "guard_utils/data/**/*.t*", "torchtune_configs/*.yaml", "pyproject.toml"):
+    code = ("guard_utils/**/*.py", "guard_utils/data/**/*.t*", "torchtune_configs/*.yaml", "pyproject.toml")
+    for pattern in (*code, "expected/*.toml"):
         for path in sorted(root.glob(pattern)):
             digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
@@ -182,10 +183,11 @@ def execute(notebook: Any) -> None:
     client = NotebookClient(
         notebook,
         timeout=None,
+        startup_timeout=600,
         kernel_name="python3",
         record_timing=False,
         coalesce_streams=True,  # else the moment of a flush decides where a stream is cut,
-        iopub_timeout=600,  # and on a busy machine outputs of more than 4 s of waiting would be lost
+        iopub_timeout=600,  # and on a busy machine outputs that come 4 s late would be lost
         resources={"metadata": {"path": str(repository() / "notebooks")}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
