@@ -40,7 +40,7 @@ def test_everything_that_is_missing_is_listed_at_once(monkeypatch: pytest.Monkey
     with pytest.raises(ProfileError) as error:
         resolve("guard-8b")
     text = str(error.value)
-    for word in ("160 GB of disk", "GUARD_ARTIFACTS", "128 GB of memory", "4 GPU(s) of 80 GB", "hf auth login"):
+    for word in ("180 GB of disk", "GUARD_ARTIFACTS", "128 GB of memory", "4 GPU(s) of 80 GB", "hf auth login"):
         assert word in text, word
     assert not (artifacts / "guard-8b").exists()
 
