@@ -37,7 +37,7 @@ SCALE = 1_000
 def out_of_fold(
     examples: Sequence[Example], policy: Taxonomy, model: Model, *, folds: int = 5, seed: int = 0
 ) -> pd.DataFrame:
-    """Scores every example with a model that was trained on other templates.
+    """Scores every example with a model that was trained on other templates (`template_id`, a text's main clause).
 
     Args:
         examples: With their given codes.
@@ -99,11 +99,7 @@ def remembered(
     Returns:
         The table, its probabilities rounded as the file has them. Its `attrs["origin"]` says where it comes from.
     """
-    rooms = b"".join((Path(__file__).parent / room).read_bytes() for room in CHEAP_ROOMS)
-    known = {key: str(value) for key, value in facts.items()}
-    known |= {"rows": rows_fingerprint(examples), "policy": run.policy.name, "scale": str(SCALE)}
-    spans = repr([[(span.start, span.end, span.label) for span in example.spans] for example in examples])
-    known |= {"spans": hashlib.sha256(spans.encode()).hexdigest(), "code": hashlib.sha256(rooms).hexdigest()}
+    known = _marks(run, examples, facts)
     own, shipped = predictions_path(run, "audit", name), shipped_path(run, "audit", name)
     for path in (own, shipped):
         if path.exists() and (slim := read_table(path, made_by="06_label_audit")).attrs == known:
@@ -115,11 +111,20 @@ def remembered(
         write_table(own, slim)
     p = {column: slim[column] / SCALE for column in slim if column.startswith("p_") or column == "outside"}
     marginals = np.column_stack([p[f"p_{code}"] for code in run.policy.codes])
-    answers = slim["predicted"].str.split(",", expand=False).map(lambda codes: [code for code in codes if code])
-    whole = predictions_table(examples, run.policy, marginals, answers.tolist(), p["outside"], unsafe=p["p_unsafe"])
+    answers = [[code for code in codes.split(",") if code] for codes in slim["predicted"]]
+    whole = predictions_table(examples, run.policy, marginals, answers, p["outside"], unsafe=p["p_unsafe"])
     table = pd.concat([whole, slim[[column for column in slim if column.startswith("at_")]]], axis=1)
     table.attrs = known | {"origin": origin}
     return table
+
+
+def _marks(run: Run, examples: Sequence[Example], facts: Mapping[str, object]) -> dict[str, str]:
+    """What a remembered table was made from; rows alone are not enough, since a model may learn from spans."""
+    rooms = b"".join((Path(__file__).parent / room).read_bytes() for room in CHEAP_ROOMS)
+    spans = repr([[(span.start, span.end, span.label) for span in example.spans] for example in examples])
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in (("code", rooms), ("spans", spans.encode()))}
+    own = {"rows": rows_fingerprint(examples), "policy": run.policy.name, "scale": str(SCALE)}
+    return {name: str(value) for name, value in facts.items()} | own | hashes
 
 
 def _slim(table: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:

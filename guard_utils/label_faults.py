@@ -49,7 +49,7 @@ def tied_codes(df: pd.DataFrame, policy: Taxonomy, *, min_rows: int = 5) -> dict
 
 
 def find_faults(
-    witnesses: Mapping[str, pd.DataFrame], policy: Taxonomy, *, min_rows: int = 10, sure: float = 0.8
+    witnesses: Mapping[str, pd.DataFrame], policy: Taxonomy, *, min_rows: int = 10, sure: float = 0.85
 ) -> pd.DataFrame:
     """Accuses source labels on which a witness and the given codes disagree as a rule.
 
