@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from guard_utils.records import write_benchmark
 from guard_utils.shared_prefix import collate_shared_prefix, shared_prefix_loss, use_shared_prefix
 from guard_utils.training_data import GuardDataset, RecipeTokenizer
 
+WARM_UP = 2  # steps whose time does not count: memory is asked for the first time, kernels are prepared
 LORA = {"lora_attn_modules": ["q_proj", "k_proj", "v_proj", "output_proj"], "apply_lora_to_mlp": True}
 
 
@@ -57,8 +59,8 @@ def one_side(side: str, profile: str, examples: int, batch: int, steps: int, dty
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-4)
     dataset = GuardDataset(RecipeTokenizer(str(run.model_folder())), source=str(run.folder / "train.jsonl"))
-    rows = [dataset[len(dataset) - 1 - i] for i in range(examples)]
-    losses, seconds = [], 0.0
+    rows = [dataset[i * len(dataset) // examples] for i in range(examples)]  # of short and of composed texts alike
+    losses, seconds = [], []
     for _ in range(steps):
         start = time.perf_counter()
         total = 0.0
@@ -77,9 +79,10 @@ def one_side(side: str, profile: str, examples: int, batch: int, steps: int, dty
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total)
-        seconds = time.perf_counter() - start  # the last step counts: the first ones warm up
+        seconds.append(time.perf_counter() - start)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"examples_per_second": examples / seconds, "losses": losses, "peak_memory_gib": memory}
+    rate = examples / statistics.median(seconds[WARM_UP:])
+    return {"examples_per_second": rate, "losses": losses, "seconds": seconds, "peak_memory_gib": memory}
 
 
 def main() -> None:
@@ -89,11 +92,13 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=32, help="examples of one update")
     parser.add_argument("--stock-batch", type=int, default=4, help="examples of one stock forward pass")
     parser.add_argument("--shared-batch", type=int, default=32, help="examples behind one prefix")
-    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=5, help=f"more than {WARM_UP}, which warm up")
     parser.add_argument("--dtype", choices=["fp32", "bf16"], help="of activations; default: the profile's")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
     parser.add_argument("--side", choices=["stock", "shared"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.steps <= WARM_UP:
+        parser.error(f"--steps {arguments.steps} leaves nothing to time; give at least {WARM_UP + 1}")
     dtype = arguments.dtype or resolve(arguments.profile).dtype
     if arguments.side:
         batch = arguments.stock_batch if arguments.side == "stock" else arguments.shared_batch

@@ -220,6 +220,24 @@ def automatic(
     ]
 
 
+def undecided(ranked: pd.DataFrame, corrections: Collection[Correction], *, quality: float = 0.4) -> set[str]:
+    """Lists the rows to set aside from training until someone reads them: a code may be lacking, and nobody decided.
+
+    A lacking code teaches silence, and there are plenty of other rows; a code too many is rarer and costs less.
+
+    Args:
+        ranked: What `suspects` returned.
+        corrections: What was decided, keeping included.
+        quality: Pairs below are doubtful.
+
+    Returns:
+        Ids of rows.
+    """
+    done = {(item.id, item.code) for item in corrections}
+    doubtful = ranked[(ranked["quality"] < quality) & (ranked["action"] == "add")]
+    return {row.id for row in doubtful.itertuples() if (row.id, row.code) not in done}
+
+
 def proposal(df: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Returns the table with `predicted` set to the given codes, turned round in the given pairs.
 

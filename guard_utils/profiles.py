@@ -156,20 +156,25 @@ def fast_bf16() -> bool:
     return bool(capabilities.get("amx_tile") or capabilities.get("avx512_bf16"))
 
 
-def resolve(name: str, *, seed: int = 0) -> Run:
+def resolve(name: str, *, seed: int | None = None) -> Run:
     """Fits a profile to this machine, or says before any work why it can't run here.
 
     Args:
         name: A key of `PROFILES`.
-        seed: Of data, training and intervals.
+        seed: Of data, training and intervals; by default `$GUARD_SEED`, or 0.
 
     Raises:
-        ProfileError: Unknown name, or a GPU, memory, disk or token that is missing; lists all with the fixes.
+        ProfileError: A `GUARD_SEED` that is no number; unknown name; or a GPU, memory, disk or token that is missing:
+            lists all with the fixes.
     """
     if name not in PROFILES:
         raise ProfileError(f"unknown PROFILE {name!r}; choose one of {', '.join(PROFILES)}")
     import torch
 
+    origin = "call" if seed is not None or "GUARD_SEED" not in os.environ else "GUARD_SEED"
+    chosen = os.environ.get("GUARD_SEED", "0") if seed is None else str(seed)
+    if not chosen.isdecimal():
+        raise ProfileError(f"GUARD_SEED={chosen!r} is no whole number; unset it, or set it to 0, 1, 2, ...")
     profile = PROFILES[name]
     folder = Path(os.environ.get("GUARD_ARTIFACTS") or repository() / "artifacts") / name
     device = "cuda" if torch.cuda.is_available() and name != "smoke" else "cpu"
@@ -185,8 +190,8 @@ def resolve(name: str, *, seed: int = 0) -> Run:
     if faults:
         raise ProfileError(f"profile {name!r} can't run here:\n" + "\n".join(f"  - {fault}" for fault in faults))
     folder.mkdir(parents=True, exist_ok=True)
-    origins = {"device": why, "dtype": why, "seed": "call", "policy": "series"}
-    return Run(profile, PII, device, "bf16" if bf16 else "fp32", seed, folder, origins)
+    origins = {"device": why, "dtype": why, "seed": origin, "policy": "series"}
+    return Run(profile, PII, device, "bf16" if bf16 else "fp32", int(chosen), folder, origins)
 
 
 def _faults(profile: Profile, folder: Path, cuda: Any) -> list[str]:

@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchtune
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torchtune import config
+from torchtune.modules.peft import get_adapter_params
 
 from guard_utils.resume import Resumable
-from guard_utils.shared_prefix import shared_prefix_loss, use_shared_prefix
+from guard_utils.shared_prefix import LossAtLabels, use_shared_prefix
 
 
 def stock_recipe(name: str) -> ModuleType:
@@ -71,26 +73,62 @@ def fit_output(cfg_model: DictConfig, weights: dict[str, Tensor], checkpointer: 
     return OmegaConf.merge(cfg_model, {"tie_word_embeddings": "output.weight" not in weights})
 
 
+def initial_adapter(cfg_model: DictConfig, seed: int) -> dict[str, Tensor]:
+    """LoRA's first weights, drawn from the seed alone: on any number of processes they are the same.
+
+    Args:
+        cfg_model: `model` of a config.
+        seed: Of the config.
+
+    Returns:
+        Name to full tensor on the CPU: A uniform as torchtune has it, everything else zero.
+    """
+    with torch.device("meta"):
+        shapes = {name: weight.shape for name, weight in get_adapter_params(config.instantiate(cfg_model)).items()}
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    for name, weight in weights.items():
+        if "lora_a" in name:
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+    return weights
+
+
+_Recipe: Any = object
+
+
+class SharedPrefix(Resumable, _Recipe):
+    """Put before one of torchtune's recipes among a class's bases: resumable, and trains behind a shared prefix.
+
+    The recipe's own loop calls `_model` and `_loss_fn`; here they are given a form in which they do just that.
+    """
+
+    _loss_fn: Any
+
+    def setup(self, cfg: DictConfig) -> None:
+        """Sets up torchtune's recipe and narrows its loss to the labels."""
+        self._autocast = cfg.get("autocast")
+        super().setup(cfg=cfg)
+        self._loss_fn = LossAtLabels(self._loss_fn)
+
+    def _setup_model(self, cfg_model: DictConfig, **kwargs: Any) -> nn.Module:
+        weights = kwargs.get("base_model_state_dict") or kwargs["model_state_dict"]
+        checkpointer = getattr(self, "_checkpointer", None) or self._checkpoint_client._get_checkpointer()
+        cfg_model = fit_output(cfg_model, weights, checkpointer)
+        if "lora_rank" in cfg_model and kwargs.get("lora_weights_state_dict") is None:
+            kwargs["lora_weights_state_dict"] = initial_adapter(cfg_model, self.seed)
+        model = use_shared_prefix(super()._setup_model(cfg_model=cfg_model, **kwargs))
+        if self._autocast:
+            cast(Any, model).forward = torch.autocast(self._device.type, getattr(torch, self._autocast))(model.forward)
+        return model
+
+
 def shared_prefix_recipe(cfg: DictConfig) -> Any:
-    """Builds the recipe a config asks for: torchtune's, resumable, with two of its methods overridden."""
+    """Builds the recipe a config asks for."""
     if "lora_rank" in cfg.model:
         base = stock_recipe("lora_finetune_single_device").LoRAFinetuneRecipeSingleDevice
     else:
         base = stock_recipe("full_finetune_single_device").FullFinetuneRecipeSingleDevice
-
-    class SharedPrefixRecipe(Resumable, base):  # type: ignore[misc, valid-type]
-        def _setup_model(self, cfg_model: DictConfig, **kwargs: Any) -> nn.Module:
-            weights = kwargs.get("base_model_state_dict") or kwargs["model_state_dict"]
-            cfg_model = fit_output(cfg_model, weights, self._checkpointer)
-            return use_shared_prefix(super()._setup_model(cfg_model=cfg_model, **kwargs))
-
-        def _loss_step(self, batch: dict[str, Any]) -> Tensor:
-            autocast = cfg.get("autocast")
-            dtype = getattr(torch, autocast) if autocast else None
-            with self.activations_handling_ctx, torch.autocast(self._device.type, dtype, enabled=bool(autocast)):
-                return shared_prefix_loss(self._model, self._loss_fn, batch, ignore_idx=self._loss_fn.ignore_index)
-
-    return SharedPrefixRecipe(cfg=cfg)
+    return type("SharedPrefixRecipe", (SharedPrefix, base), {})(cfg=cfg)
 
 
 def main(cfg: DictConfig) -> None:

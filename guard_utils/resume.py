@@ -100,6 +100,10 @@ class Resumable(_Recipe):
         """
         super().setup(cfg=cfg)
         self._dataloader = _Batches(self._dataloader, self._batches)
+        if client := getattr(self, "_checkpoint_client", None):
+            # The full distributed recipe saves through it, not through `save_checkpoint`.
+            save, last = client.save_checkpoint, self.total_epochs - 1
+            client.save_checkpoint = lambda **parts: save(**parts) if parts["epoch"] == last else None
         if self._resume:
             self._load_state()
 

@@ -9,36 +9,48 @@ in which every conversation attends to the prefix and to itself, with positions 
 logits are computed only where a label stands. Loss and gradients are those of the stock batches
 (tests/test_shared_prefix.py): attention is the only place where tokens of a transformer meet.
 
-Linear layers see the packed sequence and waste nothing on padding. Attention of all conversations on the prefix is one
-matrix product (the decomposition of Hydragen, arXiv 2402.05099); attention within conversations is batched over
-neighbours in length. torchtune's own modules do everything else, adapters and checkpointing among it.
+Linear layers see the packed sequence and waste nothing on padding. Attention takes a window of a few conversations at
+a time, on the keys of the prefix and of the window, so that no matrix of the packed length squared ever exists.
+torchtune's own modules do everything else, adapters and checkpointing among it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 Layout = dict[str, Tensor]
-"""Where the parts of a packed sequence stand; passed through torchtune as the attention mask.
+"""Where the parts of a packed sequence stand; goes through torchtune in the attention mask's place.
 
-`lengths`: of every part in order, each prefix before its conversations. `counts`: [policies] conversations of each;
-filling at the end counts as a policy with none.
+`lengths`: of every part in order, each prefix before its conversations; what fills a window up counts as one.
+`counts`: [policies] conversations of each. `labelled`: indices whose logits the loss needs; all, if absent.
 """
 
-# Neighbours in length are padded together; more would pad more, fewer would call more kernels.
-CONVERSATIONS_PER_CHUNK = 8
-# Tensors of a few sizes are allocated again and again. Those of a thousand sizes scatter over the C library's heap:
-# a CPU run of 120 steps grew to twice the memory that it needs.
-PACKED_MULTIPLE = 256
-CHUNK_MULTIPLE = 32
+# Conversations stand in windows of so many tokens, or a multiple, filled up at the end. Attention takes a window at a
+# time: larger ones waste work on pairs of strangers, smaller ones call more kernels. And tensors of a few sizes are
+# allocated again and again, where those of a thousand sizes would scatter over the C library's heap: a CPU run of 120
+# steps grew to twice the memory that it needs.
+WINDOW = 256
+
+
+class Window(NamedTuple):
+    """A prefix, or some neighbouring conversations of one policy.
+
+    Attributes:
+        length: Tokens.
+        prefix: Index of the window that holds the policy's prefix; None for a prefix.
+        bias: [length, keys] 0 where a token attends, -inf elsewhere; the prefix's keys come first.
+    """
+
+    length: int
+    prefix: int | None
+    bias: Tensor
 
 
 def collate_shared_prefix(
@@ -49,7 +61,7 @@ def collate_shared_prefix(
     Args:
         batch: Examples with `tokens` and `labels` (equally long lists of ids, labels not yet shifted) and
             `prefix_length`, the number of leading tokens that are the policy's prefix.
-        padding_idx: Fills the sequence up to a multiple of `PACKED_MULTIPLE`, as a prefix without conversations.
+        padding_idx: Token that fills windows up.
         ignore_idx: Label of tokens without loss.
 
     Returns:
@@ -69,75 +81,78 @@ def collate_shared_prefix(
     labels: list[int] = []
     positions: list[int] = []
     lengths: list[int] = []
+    counts: list[int] = []
+
+    def add(ids: Sequence[int], targets: Sequence[int], start: int) -> None:
+        tokens.extend(ids)
+        labels.extend(targets)
+        positions.extend(range(start, start + len(ids)))
+        lengths.append(len(ids))
+
     for prefix, rows in groups.items():
-        length = len(prefix)
-        lengths.append(length)
-        tokens += prefix
-        labels += [ignore_idx] * length
-        positions += range(length)
-        for row in sorted(rows, key=lambda row: len(row["tokens"])):
-            lengths.append(len(row["tokens"]) - length)
-            tokens += row["tokens"][length:]
-            labels += row["labels"][length:]
-            positions += range(length, len(row["tokens"]))
-    counts = [len(rows) for rows in groups.values()]
-    if filler := -len(tokens) % PACKED_MULTIPLE:
-        lengths.append(filler)
-        counts.append(0)
-        tokens += [padding_idx] * filler
-        labels += [ignore_idx] * filler
-        positions += range(filler)
+        start = len(prefix)
+        add(prefix, [ignore_idx] * start, 0)
+        before = len(lengths)
+        for window in _fill_windows([len(row["tokens"]) - start for row in rows]):
+            for i in window:
+                add(rows[i]["tokens"][start:], rows[i]["labels"][start:], start)
+            if filler := -sum(len(rows[i]["tokens"]) - start for i in window) % WINDOW:
+                add([padding_idx] * filler, [ignore_idx] * filler, start)
+        counts.append(len(lengths) - before)
+    # The logits of position i predict the token at i + 1. A prefix and a conversation's first token carry no label, so
+    # nothing is predicted across the seams of the packed sequence.
+    labelled = [i for i, label in enumerate(labels[1:]) if label != ignore_idx]
+    layout = {"lengths": lengths, "counts": counts, "labelled": labelled}
     return {
         "tokens": torch.tensor([tokens]),
         "labels": torch.tensor([labels]),
         "input_pos": torch.tensor([positions]),
-        "mask": {"lengths": torch.tensor(lengths), "counts": torch.tensor(counts)},
+        "mask": {name: torch.tensor(numbers) for name, numbers in layout.items()},
     }
 
 
-def _causal_bias(length: int, like: Tensor) -> Tensor:
-    return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu(1)
+def _fill_windows(lengths: Sequence[int]) -> list[list[int]]:
+    """Distributes parts over windows, the longest first, each into the first with room; returns their indices."""
+    found: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        at = next((at for at, free in enumerate(room) if free >= lengths[i]), len(room))
+        if at == len(room):
+            found.append([])
+            room.append(-(-lengths[i] // WINDOW) * WINDOW)
+        found[at].append(i)
+        room[at] -= lengths[i]
+    return found
 
 
-def _padded(pieces: Sequence[Tensor]) -> Tensor:
-    """[heads, length, dim] of different lengths to [heads, pieces, longest (rounded up), dim]."""
-    padded = pad_sequence([piece.transpose(0, 1) for piece in pieces], batch_first=True)
-    return pad(padded, (0, 0, 0, 0, 0, -padded.shape[1] % CHUNK_MULTIPLE)).permute(2, 0, 1, 3)
+def windows(layout: Layout) -> list[Window]:
+    """Divides a packed sequence for attention: each prefix, then its conversations by full windows."""
+    lengths, device = layout["lengths"].tolist(), layout["lengths"].device
+    found: list[Window] = []
 
+    def add(parts: list[int], prefix: int | None) -> None:
+        part = torch.repeat_interleave(torch.tensor(parts, device=device))
+        others = ~(part[:, None] == part).tril()
+        bias = torch.zeros(others.shape, device=device).masked_fill_(others, float("-inf"))
+        found.append(Window(len(part), prefix, bias if prefix is None else pad(bias, (found[prefix].length, 0))))
 
-def _attend_prefix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    scores = query @ key.transpose(-1, -2) + _causal_bias(query.shape[1], query)
-    return torch.softmax(scores, dim=-1) @ value
-
-
-def _attend_conversations(
-    queries: Sequence[Tensor], keys: Sequence[Tensor], values: Sequence[Tensor], prefix: tuple[Tensor, Tensor]
-) -> list[Tensor]:
-    """Attention of a few conversations of one policy on its prefix and on themselves.
-
-    Args:
-        queries: One [heads, length, dim] for each conversation, scaled.
-        keys: Likewise, not scaled.
-        values: Likewise.
-        prefix: Key and value of the prefix, [heads, prefix length, dim].
-
-    Returns:
-        One [heads, length, dim] for each conversation.
-    """
-    q, k, v = _padded(queries), _padded(keys), _padded(values)
-    prefix_key, prefix_value = prefix
-    heads, count, longest, dim = q.shape
-    on_prefix = q.reshape(heads, count * longest, dim) @ prefix_key.transpose(-1, -2)
-    on_itself = q @ k.transpose(-1, -2) + _causal_bias(longest, q)
-    weights = torch.softmax(torch.cat([on_prefix.view(heads, count, longest, -1), on_itself], dim=-1), dim=-1)
-    prefix_weights, own_weights = weights.split([prefix_key.shape[1], longest], dim=-1)
-    from_prefix = prefix_weights.reshape(heads, count * longest, -1) @ prefix_value
-    out = from_prefix.view(heads, count, longest, dim) + own_weights @ v
-    return [out[:, i, : query.shape[1]] for i, query in enumerate(queries)]
+    at = 0
+    for count in layout["counts"].tolist():
+        add(lengths[at : at + 1], None)
+        prefix, run = len(found) - 1, list[int]()
+        for length in lengths[at + 1 : at + 1 + count]:
+            run.append(length)
+            if sum(run) % WINDOW == 0:
+                add(run, prefix)
+                run = []
+        if run:
+            add(run, prefix)
+        at += 1 + count
+    return found
 
 
 def shared_prefix_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, mask: Layout, dropout_p: float = 0.0, is_causal: bool = False
+    query: Tensor, key: Tensor, value: Tensor, *, mask: list[Window], dropout_p: float = 0.0, is_causal: bool = False
 ) -> Tensor:
     """Attention over a packed sequence in which conversations share their policy's prefix.
 
@@ -145,9 +160,9 @@ def shared_prefix_attention(
         query: [1, heads, packed, dim].
         key: Likewise.
         value: Likewise.
-        mask: The layout that `collate_shared_prefix` made.
+        mask: The windows of the sequence.
         dropout_p: Must be 0.
-        is_causal: Ignored; the layout says who sees whom.
+        is_causal: Ignored; the windows say who sees whom.
 
     Returns:
         [1, heads, packed, dim].
@@ -161,26 +176,30 @@ def shared_prefix_attention(
     return cast(Tensor, checkpoint(_attend, query[0], key[0], value[0], mask, use_reentrant=False)).unsqueeze(0)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, parts: list[Window]) -> Tensor:
     """[heads, packed, dim] each; returns the same."""
     # One split, whose backward is one concatenation: slices would each write a gradient of full length.
-    lengths = layout["lengths"].tolist()
+    lengths = [window.length for window in parts]
     q = (query * query.shape[-1] ** -0.5).split(lengths, dim=1)
     k, v = key.split(lengths, dim=1), value.split(lengths, dim=1)
-    pieces: list[Tensor] = []
-    prefix_at = 0
-    for count in layout["counts"].tolist():
-        pieces.append(_attend_prefix(q[prefix_at], k[prefix_at], v[prefix_at]))
-        end = prefix_at + 1 + count
-        for first in range(prefix_at + 1, end, CONVERSATIONS_PER_CHUNK):
-            chunk = slice(first, min(first + CONVERSATIONS_PER_CHUNK, end))
-            pieces += _attend_conversations(q[chunk], k[chunk], v[chunk], (k[prefix_at], v[prefix_at]))
-        prefix_at = end
-    return torch.cat(pieces, dim=1)
+    outputs = []
+    for i, (_, prefix, bias) in enumerate(parts):
+        keys, values = k[i], v[i]
+        if prefix is not None:
+            keys, values = torch.cat([k[prefix], keys], dim=1), torch.cat([v[prefix], values], dim=1)
+        scores = torch.baddbmm(bias.to(q[i].dtype).expand(len(q[i]), -1, -1), q[i], keys.transpose(1, 2))
+        outputs.append(torch.softmax(scores, dim=-1) @ values)
+    return torch.cat(outputs, dim=1)
 
 
 def use_shared_prefix(model: nn.Module) -> nn.Module:
-    """Lets every attention layer of a torchtune model read a `Layout` mask. Returns the same model.
+    """Lets a torchtune model read packed batches, and project on the vocabulary only where a label stands.
+
+    Args:
+        model: A torchtune `TransformerDecoder`, sharded or not.
+
+    Returns:
+        The same model.
 
     Raises:
         ValueError: The model has no torchtune attention.
@@ -192,17 +211,23 @@ def use_shared_prefix(model: nn.Module) -> nn.Module:
         raise ValueError(f"{type(model).__name__} has no torchtune MultiHeadAttention; use a torchtune model builder")
     for layer in layers:
         layer._attention_call = shared_prefix_attention
+    forward: Callable[..., Tensor] = model.forward
+
+    def forward_packed(tokens: Tensor, *, mask: Layout, **kwargs: Any) -> Tensor:
+        with _only_positions(model, mask.get("labelled")):
+            return forward(tokens, mask=windows(mask), **kwargs)
+
+    # Of the instance, so that FSDP's hooks, which gather the weights and free them, stand around it.
+    cast(Any, model).forward = forward_packed
     return model
 
 
 @contextmanager
-def only_positions(model: nn.Module, positions: Tensor) -> Iterator[None]:
-    """Within, the model normalises and projects only the given positions of a packed sequence.
-
-    Args:
-        model: A torchtune `TransformerDecoder`.
-        positions: [labels] indices into the packed sequence.
-    """
+def _only_positions(model: nn.Module, positions: Tensor | None) -> Iterator[None]:
+    """Within, the model normalises and projects only the given positions of a packed sequence."""
+    if positions is None:
+        yield
+        return
     hook = cast(Any, model).norm.register_forward_pre_hook(lambda _, args: (args[0][:, positions],))
     try:
         yield
@@ -210,24 +235,33 @@ def only_positions(model: nn.Module, positions: Tensor) -> Iterator[None]:
         hook.remove()
 
 
-def shared_prefix_loss(
-    model: nn.Module, loss_fn: nn.Module, batch: dict[str, Any], *, ignore_idx: int = -100
-) -> Tensor:
-    """Mean loss of the labels of a packed batch; logits exist only where a label stands.
+class LossAtLabels(nn.Module):
+    """A loss for logits that exist only where a label stands.
+
+    Args:
+        loss_fn: Takes logits [labels, vocabulary] and labels [labels]; has an `ignore_index`.
+    """
+
+    def __init__(self, loss_fn: nn.Module) -> None:
+        super().__init__()
+        self.loss_fn = loss_fn
+        self.ignore_index: int = cast(Any, loss_fn).ignore_index
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss of `logits` [labels, vocabulary] and of those of `labels` [packed] that are not ignored."""
+        return cast(Tensor, self.loss_fn(logits, labels[labels != self.ignore_index]))
+
+
+def shared_prefix_loss(model: nn.Module, loss_fn: nn.Module, batch: dict[str, Any]) -> Tensor:
+    """Mean loss of the labels of a packed batch, as a recipe of torchtune computes it.
 
     Args:
         model: A model prepared by `use_shared_prefix`.
-        loss_fn: Takes logits [labels, vocabulary] and labels [labels].
+        loss_fn: Takes logits [labels, vocabulary] and labels [labels]; has an `ignore_index`.
         batch: What `collate_shared_prefix` returned, on the model's device; `labels` is taken out of it.
-        ignore_idx: Label of tokens without loss.
 
     Returns:
         A scalar.
     """
     labels = batch.pop("labels")[0]
-    # The logits of position i predict the token at i + 1. A prefix and a conversation's first token carry no label,
-    # so nothing is predicted across the seams of the packed sequence.
-    positions = (labels[1:] != ignore_idx).nonzero(as_tuple=True)[0]
-    with only_positions(model, positions):
-        logits = model(**batch)
-    return cast(Tensor, loss_fn(logits[0], labels[positions + 1]))
+    return cast(Tensor, LossAtLabels(loss_fn)(model(**batch)[0], labels))

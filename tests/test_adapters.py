@@ -61,6 +61,7 @@ def train(run: Run, model_dir: Path, folder: Path, **overrides: Any) -> tuple[An
         for module in recipe._model.modules():
             if isinstance(module, MultiHeadAttention):
                 module._attention_call = _sdpa_or_flex_attention()  # torchtune's own
+        del recipe._model.forward  # that of its class again
         with torch.inference_mode():
             logits = recipe._model(TOKENS)
         save(epoch)

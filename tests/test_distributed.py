@@ -17,8 +17,8 @@ from guard_utils.datasets import to_examples
 from guard_utils.finetune import read_log
 from guard_utils.labels import PII_200K
 from guard_utils.profiles import repository
-from guard_utils.recipe import stock_recipe
-from guard_utils.recipe_distributed import distributed_recipe, initial_adapter
+from guard_utils.recipe import initial_adapter, stock_recipe
+from guard_utils.recipe_distributed import distributed_recipe
 from guard_utils.taxonomy import PII
 from guard_utils.training_rows import PolicyExample, policy_augmentations, to_training_row
 

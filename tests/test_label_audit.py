@@ -16,7 +16,7 @@ from guard_utils.baselines import regular_expressions, tfidf
 from guard_utils.corpus import generate
 from guard_utils.corrections import Correction, apply_corrections, read_review
 from guard_utils.datasets import Example, Span, to_examples
-from guard_utils.label_audit import automatic, out_of_fold, proposal, remembered, review_table, suspects
+from guard_utils.label_audit import automatic, out_of_fold, proposal, remembered, review_table, suspects, undecided
 from guard_utils.label_faults import fault_corrections, fault_rows, find_faults, given_table, tied_codes
 from guard_utils.label_noise import Noisy, found_within, plant, precision, wrong_pairs
 from guard_utils.labels import PII_200K, reference_codes_evaluation
@@ -323,6 +323,15 @@ def test_share_and_precision_by_hand() -> None:
     assert math.isnan(precision(decided[2:], pairs)) and math.isnan(found_within(ranked, set()))
     with pytest.raises(ValueError, match="two versions of one set"):
         wrong_pairs([example("a")], [example("b")])
+
+
+def test_rows_that_may_lack_an_undecided_code_are_set_aside() -> None:
+    ranked = pd.DataFrame(
+        {"id": list("abcd"), "code": "S1", "action": ["add", "add", "remove", "add"], "quality": [0.1, 0.2, 0.3, 0.4]}
+    )
+    assert undecided(ranked, []) == {"a", "b"}
+    assert undecided(ranked, [Correction("a", "S1", "keep", "", "x"), Correction("b", "S2", "add", "", "x")]) == {"b"}
+    assert undecided(ranked, [], quality=0.5) == {"a", "b", "d"}
 
 
 def test_proposal_turns_the_pairs_round() -> None:

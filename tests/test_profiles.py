@@ -49,3 +49,12 @@ def test_laptop_needs_no_gpu_and_no_token() -> None:
     profile = PROFILES["laptop"]
     assert profile.gpus == 0 and not profile.from_hub
     assert profile.train_rows % 32 == 0, "a part of a batch would be dropped"
+
+
+def test_the_seed_comes_from_the_call_or_the_environment(monkeypatch):
+    assert resolve("smoke").seed == 0
+    monkeypatch.setenv("GUARD_SEED", "2")
+    assert (resolve("smoke").seed, resolve("smoke", seed=1).seed) == (2, 1)
+    monkeypatch.setenv("GUARD_SEED", "two")
+    with pytest.raises(ProfileError, match="GUARD_SEED='two' is no whole number"):
+        resolve("smoke")

@@ -12,12 +12,12 @@ from torchtune.data import padded_collate_sft
 from torchtune.modules.peft import get_adapter_params
 
 from guard_utils.shared_prefix import (
-    CONVERSATIONS_PER_CHUNK,
-    PACKED_MULTIPLE,
+    WINDOW,
     collate_shared_prefix,
     shared_prefix_attention,
     shared_prefix_loss,
     use_shared_prefix,
+    windows,
 )
 
 IGNORE = -100
@@ -65,10 +65,10 @@ def relative(found, expected):
     [
         {"sizes": (11, 3), "prefixes": (23, 40)},
         {"sizes": (1, 1), "prefixes": (23, 23)},
-        {"sizes": (CONVERSATIONS_PER_CHUNK,), "prefixes": (30,)},
-        {"sizes": (CONVERSATIONS_PER_CHUNK + 1,), "prefixes": (1,)},
+        {"sizes": (1,), "prefixes": (30,)},
+        {"sizes": (30,), "prefixes": (1,)},
     ],
-    ids=["two policies", "two of equal length", "one chunk", "one over, prefix of one token"],
+    ids=["two policies", "two of equal length", "one example", "several windows, prefix of one token"],
 )
 def test_loss_and_every_gradient_equal_the_stock_batch(tiny_torchtune, lora, shape):
     batch = make_batch(random.Random(3), **shape)
@@ -140,13 +140,42 @@ def test_each_prefix_stands_once_and_positions_restart():
         {"tokens": [*a, 11, 12], "labels": [IGNORE] * 4 + [12], "prefix_length": 3},
     ]
     packed = collate_shared_prefix(rows, padding_idx=99)
-    filler = PACKED_MULTIPLE - 12
-    assert packed["tokens"].tolist() == [[1, 2, 3, 11, 12, 4, 5, 6, 7, 8, 9, 10] + [99] * filler], "shorter first"
-    assert packed["input_pos"].tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 2, 3, *range(filler)]]
-    answers = [IGNORE] * 4 + [12, IGNORE, IGNORE, 6, IGNORE, IGNORE, IGNORE, 10]
-    assert packed["labels"].tolist() == [answers + [IGNORE] * filler]
-    assert packed["mask"]["lengths"].tolist() == [3, 2, 3, 2, 2, filler]
-    assert packed["mask"]["counts"].tolist() == [2, 1, 0]
+    first, second = WINDOW - 5, WINDOW - 2
+    ids = [1, 2, 3, 4, 5, 6, 11, 12, *[99] * first, 7, 8, 9, 10, *[99] * second]
+    assert packed["tokens"].tolist() == [ids]
+    positions = [0, 1, 2, 3, 4, 5, 3, 4, *range(3, 3 + first), 0, 1, 2, 3, *range(2, 2 + second)]
+    assert packed["input_pos"].tolist() == [positions]
+    assert [(i, label) for i, label in enumerate(packed["labels"][0].tolist()) if label != IGNORE] == [
+        (5, 6),
+        (7, 12),
+        (11 + first, 10),
+    ]
+    assert packed["mask"]["lengths"].tolist() == [3, 3, 2, first, 2, 2, second]
+    assert packed["mask"]["counts"].tolist() == [3, 2]
+    assert packed["mask"]["labelled"].tolist() == [4, 6, 10 + first], "each predicts the token after it"
+
+
+def test_conversations_fill_windows_and_no_window_cuts_one():
+    rng = random.Random(5)
+    rows = [
+        {"tokens": [1] * (4 + n), "labels": [IGNORE] * (3 + n) + [1], "prefix_length": 4}
+        for n in [rng.randint(2, 90) for _ in range(40)] + [WINDOW, WINDOW + 1]
+    ]
+    mask = collate_shared_prefix(rows)["mask"]
+    found = [window.length for window in windows(mask)]
+    assert found[0] == 4 and all(length % WINDOW == 0 for length in found[1:])
+    assert sum(found) == mask["lengths"].sum() and sum(found) < 1.15 * (4 + sum(len(row["tokens"]) - 4 for row in rows))
+
+
+def test_windows_hold_a_prefix_or_neighbours_and_say_who_sees_whom():
+    rest = WINDOW - 3
+    found = windows({"lengths": torch.tensor([2, 1, 2, rest, 5, 3]), "counts": torch.tensor([4, 0])})
+    assert [(window.length, window.prefix) for window in found] == [(2, None), (WINDOW, 0), (5, 0), (3, None)]
+    seen = [(window.bias == 0).int().tolist() for window in found]
+    assert seen[0] == [[1, 0], [1, 1]]
+    assert [row[2:6] for row in seen[1][:4]] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
+    assert all(row[:2] == [1, 1] for row in seen[1] + seen[2])
+    assert {value for window in found for value in window.bias.unique().tolist()} == {0.0, float("-inf")}
 
 
 def test_logits_exist_only_where_a_label_stands(tiny_torchtune):
@@ -154,11 +183,12 @@ def test_logits_exist_only_where_a_label_stands(tiny_torchtune):
     batch = make_batch(random.Random(2))
     seen = []
 
-    def loss_fn(logits, labels):
-        seen.append((logits.shape, labels.shape))
-        return LOSS(logits, labels)
+    class Watched(nn.CrossEntropyLoss):
+        def forward(self, logits, labels):
+            seen.append((logits.shape, labels.shape))
+            return super().forward(logits, labels)
 
-    shared_prefix_loss(model, loss_fn, collate_shared_prefix(batch))
+    shared_prefix_loss(model, Watched(ignore_index=IGNORE), collate_shared_prefix(batch))
     labelled = sum(label != IGNORE for row in batch for label in row["labels"])
     assert seen == [((labelled, 96), (labelled,))]
     assert model(torch.zeros(1, 5, dtype=torch.long), mask=layout(2, 3)).shape == (1, 5, 96), "the hook is gone"
@@ -190,7 +220,7 @@ def test_attention_dropout_is_refused_with_the_setting_to_change(tiny_torchtune)
         shared_prefix_loss(model, LOSS, collate_shared_prefix(make_batch(random.Random(0))))
     q = torch.zeros(1, 1, 3, 2)
     with pytest.raises(ValueError, match=r"attn_dropout=0\.5"):
-        shared_prefix_attention(q, q, q, mask=layout(1, 2), dropout_p=0.5)
+        shared_prefix_attention(q, q, q, mask=windows(layout(1, 2)), dropout_p=0.5)
 
 
 def test_a_model_without_torchtune_attention_is_refused():

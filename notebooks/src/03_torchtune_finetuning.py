@@ -335,14 +335,14 @@ with attempt(row):
     assert row["tokens"][: row["prefix_length"]] == list(other.prefix_ids), "tokens begin with the other policy"
     learned = tuple(label for label in row["labels"] if label != -100)
     assert learned == tuple(other.answer_ids(Verdict(("S1",)))), "S4 is the first of the two: the answer is unsafe, S1"
-    assert prefixes == 2, "count the entries of mask['counts'] above 0; one of 0 fills up the batch"
+    assert prefixes == 2, "mask['counts'] has one entry a policy"
 
 # %% tags=["solution"]
 other = GuardPrompt(PII.select(["S4", "S1"]), tokenizer.tokenizer)
 ids, answer = other.training_ids("back in Lyon since Monday", Verdict(("S1",)))
 row = {"tokens": list(ids), "labels": [-100] * (len(ids) - answer) + list(ids[-answer:])}
 row["prefix_length"] = len(other.prefix_ids)
-prefixes = int((collate_shared_prefix([*sample[:6], row, row])["mask"]["counts"] > 0).sum())
+prefixes = len(collate_shared_prefix([*sample[:6], row, row])["mask"]["counts"])
 
 # %% [markdown] tags=["solution"]
 # The address is S4 in our policy and S1 in this one: its place in the list decides, not its name. Each policy is
