@@ -3,14 +3,14 @@
 The 32 verdicts of five categories, as token strings, form a small trie. Each prompt's conversation and tail are
 followed by the trie's nodes under a mask in which a node sees its prompt and its ancestors only, at the position it
 would have in its own answer. The log-probabilities along a path sum to the exact joint log-probability of a verdict,
-end token included. The policy's prefix is run once and its key-value cache shared. Nothing is generated and nothing
-is parsed.
+end token included. As in training, all prompts of a batch stand in one packed sequence behind one copy of the
+policy's prefix, without padding. Nothing is generated and nothing is parsed.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,18 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 from tqdm.auto import tqdm
+from transformers import AttentionInterface
 
 from guard_utils.datasets import Example
 from guard_utils.predictions import predictions_table
 from guard_utils.prompt import GuardPrompt, Segments, Turn
+from guard_utils.shared_prefix import Window, attend, window
 from guard_utils.verdict import Verdict, all_verdicts
+
+# Logits of so many positions at a time: those of a whole batch would be a gigabyte, written and read thrice.
+POSITIONS_PER_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ class GuardScorer:
     """
 
     def __init__(
-        self, model: Any, prompt: GuardPrompt, *, max_violations: int | None = None, batch_tokens: int = 2048
+        self, model: Any, prompt: GuardPrompt, *, max_violations: int | None = None, batch_tokens: int = 4096
     ) -> None:
         self.model = model
         self.prompt = prompt
@@ -130,9 +136,7 @@ class GuardScorer:
         self.trie = VerdictTrie.build(prompt, max_violations=max_violations)
         self._depths = torch.tensor(self.trie.depths())
         self._visible = self.trie.visible()
-        with torch.inference_mode():
-            prefix = torch.tensor([prompt.prefix_ids], device=model.device)
-            self._prefix_cache = model(prefix, use_cache=True, logits_to_keep=1).past_key_values
+        AttentionInterface.register("guard_windows", _attend_windows)
 
     def score(self, texts: Sequence[str | Sequence[Turn]], *, progress: bool = True) -> Scores:
         """Scores texts.
@@ -174,47 +178,62 @@ class GuardScorer:
 
     @torch.inference_mode()
     def _score_batch(self, batch: Sequence[Segments]) -> np.ndarray:
-        nodes, device = len(self.trie.tokens), self.model.device
-        ids, positions, mask = (tensor.to(device) for tensor in self._inputs(batch))
-        cache = copy.deepcopy(self._prefix_cache)
-        cache.batch_repeat_interleave(len(batch))
-        bias = torch.zeros(mask.shape, dtype=self.model.dtype, device=device)
-        bias.masked_fill_(~mask, torch.finfo(self.model.dtype).min)
-        output = self.model(
-            ids, attention_mask=bias, position_ids=positions, past_key_values=cache, logits_to_keep=nodes + 1
-        )
-        logits = output.logits.float()
-        # Column 0 predicts the root's children, column 1 + i those of node i.
-        total = logits.logsumexp(dim=-1)
-        parents = torch.tensor(self.trie.parents, device=device) + 1
-        ends = torch.tensor(self.trie.ends, device=device) + 1
-        tokens = torch.tensor(self.trie.tokens, device=device)
-        steps = (logits[:, parents, tokens] - total[:, parents]).double().cpu()
-        end_steps = (logits[:, ends, self.trie.end_id] - total[:, ends]).double().cpu()
-        paths = steps @ self._visible.double().T
-        return np.asarray(paths[:, list(self.trie.ends)] + end_steps)
+        device = self.model.device
+        ids, positions, windows, wanted = self._packed(batch)
+        with _attention(self.model, "guard_windows"):
+            hidden = self.model.base_model(
+                ids.to(device), position_ids=positions.to(device), windows=windows, use_cache=False
+            ).last_hidden_state[0, wanted.to(device)]
+        head = self.model.get_output_embeddings()
+        total = torch.cat([head(part).float().logsumexp(-1) for part in hidden.split(POSITIONS_PER_CHUNK)])
+        # Of the logits themselves, only those of the trie's few tokens are needed.
+        used = sorted({*self.trie.tokens, self.trie.end_id})
+        chosen = torch.tensor(used, device=device)
+        logits = linear(hidden, head.weight[chosen], None if head.bias is None else head.bias[chosen]).float()
+        # [texts, 1 + nodes, used]; row 0 predicts the root's children, row 1 + i those of node i.
+        steps = (logits - total[:, None]).view(len(batch), -1, len(used)).double().cpu()
+        parents, ends = torch.tensor(self.trie.parents) + 1, torch.tensor(self.trie.ends) + 1
+        paths = steps[:, parents, [used.index(token) for token in self.trie.tokens]] @ self._visible.double().T
+        return np.asarray(paths[:, list(self.trie.ends)] + steps[:, ends, used.index(self.trie.end_id)])
 
-    def _inputs(self, batch: Sequence[Segments]) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids and positions [batch, length], mask [batch, 1, length, prefix + length]; padding stands on the left."""
-        prefix, nodes = len(self.prompt.prefix_ids), len(self.trie.tokens)
-        bodies = [list(s.conversation_ids + s.tail_ids) for s in batch]
-        longest = max(map(len, bodies))
-        length = longest + nodes
-        ids = torch.zeros(len(batch), length, dtype=torch.long)
-        positions = torch.zeros(len(batch), length, dtype=torch.long)
-        mask = torch.zeros(len(batch), 1, length, prefix + length, dtype=torch.bool)
-        mask[..., :prefix] = True
-        for row, body in enumerate(bodies):
-            start = longest - len(body)
-            ids[row, start:longest] = torch.tensor(body)
-            ids[row, longest:] = torch.tensor(self.trie.tokens)
-            positions[row, start:longest] = torch.arange(prefix, prefix + len(body))
-            positions[row, longest:] = prefix + len(body) - 1 + self._depths
-            own = mask[row, 0, :, prefix:]
-            own[start:longest, start:longest] = torch.ones(len(body), len(body), dtype=torch.bool).tril()
-            own[longest:, start:longest] = True
-            own[longest:, longest:] = self._visible
-        return ids, positions, mask
+    def _packed(self, batch: Sequence[Segments]) -> tuple[Tensor, Tensor, list[Window], Tensor]:
+        """Ids and positions [1, packed], the windows, and the tokens that predict [texts * (1 + nodes)]."""
+        prefix, nodes = list(self.prompt.prefix_ids), len(self.trie.tokens)
+        ids, positions, wanted = [torch.tensor(prefix)], [torch.arange(len(prefix))], []
+        causal = torch.ones(len(prefix), len(prefix), dtype=torch.bool, device=self.model.device).tril()
+        windows = [window(causal)]
+        at = len(prefix)
+        for segments in batch:
+            body = segments.conversation_ids + segments.tail_ids
+            last = len(prefix) + len(body) - 1
+            ids.append(torch.tensor([*body, *self.trie.tokens]))
+            positions += [torch.arange(len(prefix), last + 1), last + self._depths]
+            wanted.append(torch.arange(at + len(body) - 1, at + len(body) + nodes))
+            visible = torch.ones(len(body) + nodes, len(body) + nodes, dtype=torch.bool).tril()
+            visible[len(body) :, len(body) :] = self._visible
+            windows.append(window(visible.to(self.model.device), prefix=0, prefix_length=len(prefix)))
+            at += len(body) + nodes
+        return torch.cat(ids)[None], torch.cat(positions)[None], windows, torch.cat(wanted)
+
+
+@contextmanager
+def _attention(model: Any, name: str) -> Iterator[None]:
+    """Within, the model attends by the named function of `transformers.AttentionInterface`."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _attend_windows(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, windows: list[Window], **_: Any
+) -> tuple[Tensor, None]:
+    """Attention of a layer of `transformers` over a packed sequence: [1, heads, packed, dim] each."""
+    key, value = (each.repeat_interleave(module.num_key_value_groups, dim=1) for each in (key, value))
+    output = attend(query[0], key[0], value[0], windows)
+    return output.transpose(0, 1).unsqueeze(0), None
 
 
 def predict(scorer: GuardScorer, examples: Sequence[Example], *, progress: bool = True) -> pd.DataFrame:

@@ -125,6 +125,18 @@ def _fill_windows(lengths: Sequence[int]) -> list[list[int]]:
     return found
 
 
+def window(visible: Tensor, *, prefix: int | None = None, prefix_length: int = 0) -> Window:
+    """Makes a window.
+
+    Args:
+        visible: [length, length] bool: whether the row's token sees the column's.
+        prefix: See `Window`.
+        prefix_length: Tokens of that prefix; each token of the window sees them all.
+    """
+    bias = torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
+    return Window(len(visible), prefix, pad(bias, (prefix_length, 0)))
+
+
 def windows(layout: Layout) -> list[Window]:
     """Divides a packed sequence for attention: each prefix, then its conversations by full windows."""
     lengths, device = layout["lengths"].tolist(), layout["lengths"].device
@@ -132,9 +144,8 @@ def windows(layout: Layout) -> list[Window]:
 
     def add(parts: list[int], prefix: int | None) -> None:
         part = torch.repeat_interleave(torch.tensor(parts, device=device))
-        others = ~(part[:, None] == part).tril()
-        bias = torch.zeros(others.shape, device=device).masked_fill_(others, float("-inf"))
-        found.append(Window(len(part), prefix, bias if prefix is None else pad(bias, (found[prefix].length, 0))))
+        visible = (part[:, None] == part).tril()
+        found.append(window(visible, prefix=prefix, prefix_length=0 if prefix is None else found[prefix].length))
 
     at = 0
     for count in layout["counts"].tolist():
@@ -173,11 +184,21 @@ def shared_prefix_attention(
     if dropout_p:
         raise ValueError(f"attn_dropout={dropout_p} is not supported with a shared prefix; set model.attn_dropout: 0.0")
     # Backward computes the attention weights again: kept, they would be a third of all activations.
-    return cast(Tensor, checkpoint(_attend, query[0], key[0], value[0], mask, use_reentrant=False)).unsqueeze(0)
+    return cast(Tensor, checkpoint(attend, query[0], key[0], value[0], mask, use_reentrant=False)).unsqueeze(0)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, parts: list[Window]) -> Tensor:
-    """[heads, packed, dim] each; returns the same."""
+def attend(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Window]) -> Tensor:
+    """Softmax attention, window by window.
+
+    Args:
+        query: [heads, packed, dim].
+        key: Likewise.
+        value: Likewise.
+        parts: The windows that the packed sequence consists of, in order.
+
+    Returns:
+        [heads, packed, dim].
+    """
     # One split, whose backward is one concatenation: slices would each write a gradient of full length.
     lengths = [window.length for window in parts]
     q = (query * query.shape[-1] ** -0.5).split(lengths, dim=1)
