@@ -51,7 +51,7 @@ class Profile:
     gpus: int = 0
     gpu_gb: int = 0
     memory_gb: int = 8
-    disk_gb: int = 3
+    disk_gb: int = 4
 
     @property
     def from_hub(self) -> bool:
@@ -81,7 +81,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", "smoke", EMBEDDED, EMBEDDED, "smoke.yaml", 96, 48, 64, 48, 24, memory_gb=2, disk_gb=1),
-        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, "laptop.yaml", 6_144, 400, 800, 1_500, 200, memory_gb=11),
+        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, "laptop.yaml", 6_144, 400, 800, 1_500, 200, memory_gb=8),
         _GUARD,
         replace(_EIGHT, name="guard-8b-lora", config="guard-8b-lora.yaml", gpu_gb=40),
         replace(_EIGHT, name="guard-8b-qlora", config="guard-8b-qlora.yaml", gpu_gb=16),

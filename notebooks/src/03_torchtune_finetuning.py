@@ -17,7 +17,7 @@
 # - what each part of a torchtune config decides;
 # - how to read a loss curve that first learns the form of an answer and then its content.
 #
-# **What you need**: the `laptop` profile, notebook 02 run before, 11 GB of memory and about 21 minutes on two CPU
+# **What you need**: the `laptop` profile, notebook 02 run before, 8 GB of memory and about 15 minutes on two CPU
 # cores that multiply bf16 in hardware (three times as long on others). A finished training is reused, not repeated.
 #
 # **Agenda**
@@ -28,10 +28,11 @@
 # 4. [The config, part by part](#The-config,-part-by-part)
 # 5. [The run](#The-run)
 # 6. [The loss curve](#The-loss-curve)
-# 7. [A first look at the guard](#A-first-look-at-the-guard)
-# 8. [Take-aways](#Take-aways)
-# 9. [Exercises](#Exercises)
-# 10. [Where to go next](#Where-to-go-next)
+# 7. [What it cost](#What-it-cost)
+# 8. [A first look at the guard](#A-first-look-at-the-guard)
+# 9. [Take-aways](#Take-aways)
+# 10. [Exercises](#Exercises)
+# 11. [Where to go next](#Where-to-go-next)
 
 # %% tags=["parameters"]
 PROFILE = "laptop"
@@ -175,8 +176,11 @@ Code(run.config_path.read_text(), language="yaml")
 # ## The run
 #
 # `finetune` fills in this run's paths, writes the resolved config beside the checkpoint, starts `tune run` in a process
-# of its own and shows its progress. If torchtune fails you see its last lines and a hint; if *you* stop it, the same
-# cell goes on where it was.
+# of its own and shows its progress. If torchtune fails you see its last lines and a hint.
+#
+# Stop it whenever you like, even by closing the lid: every `save_every_n_steps` updates, weights, optimizer and place
+# in the data are saved, and the same cell goes on from there to the same end. A finished run is recognised by its
+# config and data, and not repeated.
 
 # %%
 from guard_utils.finetune import finetune
@@ -186,7 +190,11 @@ print(f"{training.examples:,} examples in {len(training.log)} logged steps, on {
 
 # %% [markdown]
 # Time for a coffee, the first time. The bar tells examples a second; how many minutes it took goes into the run record,
-# where `python -m guard_utils.report laptop` finds it.
+# where `python -m guard_utils.report laptop` finds it. However often a run was cut off, its log holds every step once:
+
+# %%
+print(f"steps {training.log['step'].iloc[0]} to {training.log['step'].iloc[-1]}, each once")
+assert training.log["step"].tolist() == list(range(1, len(training.log) + 1))
 
 # %% [markdown]
 # ## The loss curve
@@ -227,6 +235,31 @@ save(figure, run.folder / "figures", "03-loss-curve", alt)
 # %%
 steps = log.iloc[[0, len(log) // 4, len(log) // 2, -1]][["step", "examples", "loss", "lr"]].set_index("step")
 steps.assign(loss=steps["loss"].round(3), lr=steps["lr"].map("{:.1e}".format))
+
+# %% [markdown]
+# ## What it cost
+#
+# How much work did the shared prefix spare this very run? We count what went through the model, in the batches that
+# torchtune made, and what a stock recipe would have run at the least, that is, without any padding.
+
+# %%
+import yaml
+
+size = yaml.safe_load(run.config_path.read_text())["batch_size"]
+every = [dataset[i] for i in range(len(dataset))]
+batches = [collate_shared_prefix(every[first : first + size]) for first in range(0, len(every), size)]
+stock = sum(len(row["tokens"]) for row in every)
+
+# %%
+shared = [sum(batch["tokens"].numel() for batch in batches), sum(len(batch["mask"]["labelled"]) for batch in batches)]
+cost = pd.DataFrame({"stock": [stock, stock], "shared prefix": shared})
+cost.index = ["tokens through the model", "positions projected on the vocabulary"]
+cost.map("{:,}".format).assign(times=(cost["stock"] / cost["shared prefix"]).map("{:.1f}".format))
+
+# %% [markdown]
+# The second line matters more than it seems: for a small model with a large vocabulary, the projection is a fifth of
+# all work. Time is not in the table, as it depends on the machine; `python benchmarks/training.py` measures both sides
+# on yours, in one run and at equal loss.
 
 # %% [markdown]
 # ## A first look at the guard
