@@ -63,7 +63,7 @@ def expected_text(profile: str, runs: Sequence[Path | str]) -> str:
     for name, item in found[0].items():
         lines += ["", f"[{name}]", f"model = {_toml(item.model)}"]
         for metric, number in item.values.items():
-            values = [_value(run[name].values[metric]) for run in found if metric in run.get(name, item).values]
+            values = [_value(run[name].values[metric]) for run in found if name in run and metric in run[name].values]
             if not math.isnan(_value(number)):
                 lines.append(f"{metric} = {_toml(_entry(number, values) | {'n': item.n})}")
     return "\n".join(lines) + "\n"
@@ -89,7 +89,7 @@ def _toml(value: Any) -> str:
 
 
 def fill_readme(text: str, profile: str) -> str:
-    """Renews what a README says of a profile: the block between its markers, the minutes, the alt text of the figure.
+    """Renews what a README says of a profile: the blocks between markers, the minutes, the alt text of the figure.
 
     Args:
         text: The README as it is.
@@ -100,8 +100,32 @@ def fill_readme(text: str, profile: str) -> str:
     text = re.sub(r"!\[[^]]*\](?=\(notebooks/figures/scores\.png\))", lambda _: f"![{alt}]", text)
     for name, minutes in facts["run"]["minutes"].items():
         text = re.sub(rf"(\(notebooks/{name}\.ipynb\) \|[^|\n]*\| )[\d.]+", rf"\g<1>{minutes}", text)
-    block = _block(facts, profile)
-    return re.sub(r"(?s)(<!-- results:start -->\n).*?(?=<!-- results:end -->)", lambda mark: mark[1] + block, text)
+    for name, block in (("results", _block(facts, profile)), ("speed", _speed(repository() / "benchmarks" / "results"))):
+        marks = rf"(?s)(<!-- {name}:start -->\n).*?(?=<!-- {name}:end -->)"
+        text = re.sub(marks, lambda mark, block=block: mark[1] + block, text)
+    return text
+
+
+def _speed(folder: Path) -> str:
+    training, scoring = (json.loads((folder / f"{name}.json").read_text()) for name in ("training", "scoring"))
+    machine, ours, stock = training["machine"], training["shared"], training["stock"]
+    first = [
+        f"training the same LoRA, {training['dtype']}",
+        f"{ours['examples_per_second']:.1f} examples/s, {ours['peak_memory_gib']:.1f} GiB",
+        f"stock batches: {stock['examples_per_second']:.2f} examples/s, {stock['peak_memory_gib']:.1f} GiB",
+        f"**{training['ratio']:.1f}x**",
+        f"losses of {len(ours['losses'])} steps apart by at most {training['loss_difference']:.3f}",
+    ]
+    second = [
+        f"scoring {scoring['rows']} texts, {scoring['dtype']}",
+        f"{scoring['ours_prompts_per_second']:.1f} prompts/s",
+        f"one prompt, `generate`: {scoring['reference_prompts_per_second']:.1f} prompts/s",
+        f"**{scoring['ratio']:.1f}x**",
+        f"{scoring['equal_verdicts']} of {scoring['rows']} verdicts equal",
+    ]
+    table = [["", "here", "there", "ratio", "results"], ["---"] * 5, first, second]
+    told = f"Measured by `benchmarks/`, each in one run, on {machine['cores']} cores ({machine['cpu']}):"
+    return "\n".join([told, "", *(f"| {' | '.join(cells)} |" for cells in table)]) + "\n"
 
 
 def _block(facts: Mapping[str, Any], profile: str) -> str:

@@ -322,7 +322,7 @@ save(label_crosstab(often, title=title, n=12), figures, "05-labels-exact", alt)
 #
 # There is a warning in this, too. The trick worked because the model was trained on *other* labels than it was judged
 # by. Had both carried the same bug, the model would have learned it, agreed with it, and this notebook would have found
-# nothing. The stretch exercise lets you see that happen.
+# nothing. The stretch exercise lets you see that happen; notebook 06 shows what to do about it.
 
 # %% [markdown]
 # ## What to fix first
@@ -476,4 +476,4 @@ print(f"Suspects, by its answers: {len(suspicious_labels(student, run.policy))};
 # %% [markdown]
 # ## Where to go next
 #
-# The loop goes on from here: audit the labels, correct them, retrain, and measure what it won.
+# Notebook 06 turns this into a loop: audit the labels, correct them, retrain, and measure what it won.
