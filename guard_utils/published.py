@@ -100,9 +100,11 @@ def fill_readme(text: str, profile: str) -> str:
     text = re.sub(r"!\[[^]]*\](?=\(notebooks/figures/scores\.png\))", lambda _: f"![{alt}]", text)
     for name, minutes in facts["run"]["minutes"].items():
         text = re.sub(rf"(\(notebooks/{name}\.ipynb\) \|[^|\n]*\| )[\d.]+", rf"\g<1>{minutes}", text)
-    for name, block in (("results", _block(facts, profile)), ("speed", _speed(repository() / "benchmarks" / "results"))):
-        marks = rf"(?s)(<!-- {name}:start -->\n).*?(?=<!-- {name}:end -->)"
-        text = re.sub(marks, lambda mark, block=block: mark[1] + block, text)
+    blocks = {"results": _block(facts, profile), "speed": _speed(repository() / "benchmarks" / "results")}
+    for name, block in blocks.items():
+        head, start, rest = text.partition(f"<!-- {name}:start -->\n")
+        _, end, tail = rest.partition(f"<!-- {name}:end -->")
+        text = head + start + block + end + tail
     return text
 
 

@@ -26,7 +26,9 @@ def test_results_are_those_of_the_expected_file() -> None:
     assert published.fill_readme(TEXT, "laptop") == TEXT, "run python -m guard_utils.published laptop --readme"
 
 
-@pytest.mark.parametrize("generated", ["| own test set | ", "on test, ", "minutes on 2 CPU", "apart by at most ", "notebook is wrong | "])
+@pytest.mark.parametrize(
+    "generated", ["| own test set | ", "on test, ", "minutes on 2 CPU", "apart by at most ", "notebook is wrong | "]
+)
 def test_a_number_edited_by_hand_is_found(generated: str) -> None:
     row = "(notebooks/05_error_analysis.ipynb) | find out who is wrong, the model or the label | "
     generated = row if generated.startswith("notebook") else generated

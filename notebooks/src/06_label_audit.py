@@ -607,7 +607,7 @@ for part, found in recovered.items():
 import hashlib
 
 run_card(
-    profile=PROFILE, n=len(given), seed=run.seed, model=", ".join(models), data_hash=splits.digest,
+    profile=PROFILE, n=len(given), seed=run.seed, model=run.profile.model if GUARD else "none", data_hash=splits.digest,
     config_hash=hashlib.sha256(run.config_path.read_bytes()).hexdigest(), learner=kind, plantings=len(SEEDS),
 )  # fmt: skip
 
