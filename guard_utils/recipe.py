@@ -33,7 +33,7 @@ from guard_utils.shared_prefix import LossAtLabels, use_shared_prefix
 
 # On a CPU, freed tensors leave holes that the next ones do not quite fit: untrimmed, 190 updates of SmolLM2 grew from
 # 5 to 7.7 GB. Each trim costs the next batch some page faults.
-BATCHES_PER_TRIM = 8
+BATCHES_PER_TRIM = 4
 
 
 def stock_recipe(name: str) -> ModuleType:

@@ -181,7 +181,7 @@ class GuardScorer:
         device = self.model.device
         ids, positions, windows, wanted = self._packed(batch)
         with _attention(self.model, "guard_windows"):
-            hidden = self.model.base_model(
+            hidden = self.model.get_decoder()(
                 ids.to(device), position_ids=positions.to(device), windows=windows, use_cache=False
             ).last_hidden_state[0, wanted.to(device)]
         head = self.model.get_output_embeddings()

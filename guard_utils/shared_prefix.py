@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -225,13 +226,16 @@ def use_shared_prefix(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: The model has no torchtune attention.
     """
-    from torchtune.modules import MultiHeadAttention
+    from torchtune.modules import FeedForward, MultiHeadAttention
 
     layers = [module for module in model.modules() if isinstance(module, MultiHeadAttention)]
     if not layers:
         raise ValueError(f"{type(model).__name__} has no torchtune MultiHeadAttention; use a torchtune model builder")
     for layer in layers:
         layer._attention_call = shared_prefix_attention
+    for module in model.modules():
+        if isinstance(module, FeedForward) and module.w3 is not None:
+            module.forward = partial(_feed_forward, module)
     forward: Callable[..., Tensor] = model.forward
 
     def forward_packed(tokens: Tensor, *, mask: Layout, **kwargs: Any) -> Tensor:
@@ -241,6 +245,15 @@ def use_shared_prefix(model: nn.Module) -> nn.Module:
     # Of the instance, so that FSDP's hooks, which gather the weights and free them, stand around it.
     cast(Any, model).forward = forward_packed
     return model
+
+
+def _feed_forward(module: Any, x: Tensor) -> Tensor:
+    """A gated feed-forward layer whose backward computes the activation and the product again, but no projection."""
+    return cast(Tensor, checkpoint(_gated, module, module.w1(x), module.w3(x), use_reentrant=False))
+
+
+def _gated(module: Any, gate: Tensor, up: Tensor) -> Tensor:
+    return cast(Tensor, module.w2(module.activation(gate) * up))
 
 
 @contextmanager

@@ -136,6 +136,7 @@ logits = tiny(batch["tokens"])
 stock_loss = CrossEntropyLoss()(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
 stock_loss.backward()
 stock_gradients = {name: weight.grad.clone() for name, weight in tiny.named_parameters()}
+del logits  # every position times 49,152 tokens: half a gigabyte that the training will need
 
 # %% [markdown]
 # Then the shared way: same weights, same examples.
