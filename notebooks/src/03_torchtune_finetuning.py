@@ -17,7 +17,7 @@
 # - what each part of a torchtune config decides;
 # - how to read a loss curve that first learns the form of an answer and then its content.
 #
-# **What you need**: the `laptop` profile, notebook 02 run before, 8 GB of memory and about 15 minutes on two CPU
+# **What you need**: the `laptop` profile, notebook 02 run before, 8 GB of memory and about 19 minutes on two CPU
 # cores that multiply bf16 in hardware (three times as long on others). A finished training is reused, not repeated.
 #
 # **Agenda**

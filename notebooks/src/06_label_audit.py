@@ -19,8 +19,9 @@
 # - how to decide without reading, and how often that goes wrong;
 # - how to share corrections of data that you may not share.
 #
-# **What you need**: the `laptop` profile and 4 GB of memory. Two minutes with the tables of our own run, about twelve
-# on two CPU cores if all of them are made anew. Only the last section reads the predictions of notebook 04.
+# **What you need**: the `laptop` profile and 4 GB of memory. Half a minute with the tables of our own run, a
+# quarter of an hour on two CPU cores if all of them are made anew. Only the last section reads the predictions of
+# notebook 04.
 #
 # **Agenda**
 #
