@@ -56,7 +56,7 @@ def test_little_memory_and_disk_are_faults(monkeypatch: pytest.MonkeyPatch, caps
     assert check.main() == 1
     out = capsys.readouterr().out
     assert "[fail] 4 GB of memory, 3 GB of it free: training" in out
-    assert "[fail] 2 GB of disk free: laptop needs 3, set GUARD_ARTIFACTS" in out
+    assert "[fail] 2 GB of disk free: laptop needs 4, set GUARD_ARTIFACTS" in out
     assert "[fail] profile 'laptop' can't run here" in out and "[ok] profile smoke on cpu" in out
 
 
