@@ -576,7 +576,7 @@ named = {
 audit = {metric: min(hunt[column] for hunt in hunts.values()) for metric, column in named.items()}
 audit["certain_faults"] = float(len(certain))
 audit["changed_when_clean"] = float(len(unread))
-record(
+noted = record(
     run.folder, profile=PROFILE, name="audit", values=audit, n=len(given), seed=run.seed, model="tfidf, words",
     extra={"seeds": list(SEEDS), "folds": FOLDS},
 )  # fmt: skip
