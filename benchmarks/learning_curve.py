@@ -3,8 +3,9 @@
     python benchmarks/learning_curve.py --rows 1536 3072 6144 --shares 0.25 0.5 1.0
 
 Every point is a training of its own, all else equal: each number of texts with the whole bank, and each share of the
-bank with the largest number. A point is one record, `learning_curve-<texts>-<share>`, in the profile's artifacts; a
-point that is there is not trained again, and one that was cut off goes on. To choose, read the validation column.
+bank with the largest number. A point is one record a part, `learning_curve-<texts>-<share>-<part>`, in the profile's
+artifacts; a point that is there is not trained again, and one that was cut off goes on. To choose, read the validation
+column.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("--rows", type=int, nargs="+", default=[1536, 3072, 6144])
     parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.5, 1.0])
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="default: $GUARD_SEED, or 0")
     arguments = parser.parse_args()
     run = resolve(arguments.profile, seed=arguments.seed)
     splits = load_splits(run)

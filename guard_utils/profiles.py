@@ -81,7 +81,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", "smoke", EMBEDDED, EMBEDDED, "smoke.yaml", 96, 48, 64, 48, 24, memory_gb=2, disk_gb=1),
-        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, "laptop.yaml", 6_144, 400, 800, 1_500, 200, memory_gb=8),
+        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, "laptop.yaml", 6_144, 400, 800, 1_500, 200),
         _GUARD,
         replace(_EIGHT, name="guard-8b-lora", config="guard-8b-lora.yaml", gpu_gb=40),
         replace(_EIGHT, name="guard-8b-qlora", config="guard-8b-qlora.yaml", gpu_gb=16),
@@ -171,10 +171,9 @@ def resolve(name: str, *, seed: int | None = None) -> Run:
         raise ProfileError(f"unknown PROFILE {name!r}; choose one of {', '.join(PROFILES)}")
     import torch
 
-    origin = "call" if seed is not None or "GUARD_SEED" not in os.environ else "GUARD_SEED"
-    chosen = os.environ.get("GUARD_SEED", "0") if seed is None else str(seed)
-    if not chosen.isdecimal():
-        raise ProfileError(f"GUARD_SEED={chosen!r} is no whole number; unset it, or set it to 0, 1, 2, ...")
+    told = os.environ.get("GUARD_SEED") if seed is None else None
+    if told is not None and not told.isdecimal():
+        raise ProfileError(f"GUARD_SEED={told!r} is no whole number; unset it, or set it to 0, 1, 2, ...")
     profile = PROFILES[name]
     folder = Path(os.environ.get("GUARD_ARTIFACTS") or repository() / "artifacts") / name
     device = "cuda" if torch.cuda.is_available() and name != "smoke" else "cpu"
@@ -190,8 +189,8 @@ def resolve(name: str, *, seed: int | None = None) -> Run:
     if faults:
         raise ProfileError(f"profile {name!r} can't run here:\n" + "\n".join(f"  - {fault}" for fault in faults))
     folder.mkdir(parents=True, exist_ok=True)
-    origins = {"device": why, "dtype": why, "seed": origin, "policy": "series"}
-    return Run(profile, PII, device, "bf16" if bf16 else "fp32", int(chosen), folder, origins)
+    origins = {"device": why, "dtype": why, "seed": "call" if told is None else "GUARD_SEED", "policy": "series"}
+    return Run(profile, PII, device, "bf16" if bf16 else "fp32", int(told or seed or 0), folder, origins)
 
 
 def _faults(profile: Profile, folder: Path, cuda: Any) -> list[str]:

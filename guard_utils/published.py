@@ -102,10 +102,13 @@ def fill_readme(text: str, profile: str) -> str:
         text = re.sub(rf"(\(notebooks/{name}\.ipynb\) \|[^|\n]*\| )[\d.]+", rf"\g<1>{minutes}", text)
     blocks = {"results": _block(facts, profile), "speed": _speed(repository() / "benchmarks" / "results")}
     for name, block in blocks.items():
-        head, start, rest = text.partition(f"<!-- {name}:start -->\n")
-        _, end, tail = rest.partition(f"<!-- {name}:end -->")
-        text = head + start + block + end + tail
+        text = _between(text, name, block)
     return text
+
+
+def _between(text: str, name: str, block: str) -> str:
+    marks = rf"(?s)(<!-- {name}:start -->\n).*?(?=<!-- {name}:end -->)"
+    return re.sub(marks, lambda mark: mark[1] + block, text)
 
 
 def _speed(folder: Path) -> str:

@@ -15,12 +15,11 @@ import sys
 from types import SimpleNamespace
 from typing import Any, cast
 
-import torch
 from omegaconf import DictConfig
 from torch.distributed import init_process_group
 from torchtune import config, training
 
-from guard_utils.recipe import SharedPrefix, stock_recipe
+from guard_utils.recipe import SharedPrefix, launch, stock_recipe
 
 
 def _stock(cfg: DictConfig) -> Any:
@@ -59,13 +58,7 @@ def distributed_recipe(cfg: DictConfig) -> Any:
 
 def main(cfg: DictConfig) -> None:
     """Runs a training in each process, as `tune run` does."""
-    config.log_config(recipe_name="SharedPrefixRecipe", cfg=cfg)
-    if "threads" in cfg:
-        torch.set_num_threads(cfg.threads)
-    recipe = distributed_recipe(cfg)
-    recipe.setup(cfg=cfg)
-    recipe.train()
-    recipe.cleanup()
+    launch(distributed_recipe, cfg)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 from tqdm.auto import tqdm
-from transformers import AttentionInterface
 
 from guard_utils.datasets import Example
 from guard_utils.predictions import predictions_table
@@ -130,6 +129,8 @@ class GuardScorer:
     def __init__(
         self, model: Any, prompt: GuardPrompt, *, max_violations: int | None = None, batch_tokens: int = 4096
     ) -> None:
+        from transformers import AttentionInterface  # takes seconds, which who only draws a trie need not wait
+
         self.model = model
         self.prompt = prompt
         self.batch_tokens = batch_tokens

@@ -94,10 +94,10 @@ def collate_shared_prefix(
         start = len(prefix)
         add(prefix, [ignore_idx] * start, 0)
         before = len(lengths)
-        for window in _fill_windows([len(row["tokens"]) - start for row in rows]):
-            for i in window:
+        for together in _fill_windows([len(row["tokens"]) - start for row in rows]):
+            for i in together:
                 add(rows[i]["tokens"][start:], rows[i]["labels"][start:], start)
-            if filler := -sum(len(rows[i]["tokens"]) - start for i in window) % WINDOW:
+            if filler := -sum(len(rows[i]["tokens"]) - start for i in together) % WINDOW:
                 add([padding_idx] * filler, [ignore_idx] * filler, start)
         counts.append(len(lengths) - before)
     # The logits of position i predict the token at i + 1. A prefix and a conversation's first token carry no label, so

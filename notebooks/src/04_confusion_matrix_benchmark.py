@@ -18,7 +18,7 @@
 # - how to say "better than the baseline" so that it stands: same rows, paired intervals, corrected tests;
 # - how to choose thresholds without fooling yourself.
 #
-# **What you need**: the `laptop` profile and 4 GB of memory. Scoring your own guard of notebook 03 takes about five
+# **What you need**: the `laptop` profile and 4 GB of memory. Scoring your own guard of notebook 03 takes about four
 # minutes on two CPU cores, and is done once; everything after it takes less than one. If you have trained nothing, the
 # predictions that come with the series are read, and you are there in a minute.
 #
