@@ -83,7 +83,11 @@ def _need_both_sides(counts: Mapping[str, int], rows: int) -> None:
 
 
 def remembered(
-    run: Run, name: str, examples: Sequence[Example], facts: Mapping[str, object], make: Callable[[], pd.DataFrame]
+    run: Run,
+    name: str,
+    examples: Sequence[Example],
+    facts: Mapping[str, object],
+    make: Callable[[], pd.DataFrame] | None,
 ) -> pd.DataFrame:
     """Reads the predictions of an audit where they were made from these very facts, or makes and keeps them.
 
@@ -94,10 +98,13 @@ def remembered(
         name: Of the file.
         examples: What is scored, in order.
         facts: Whatever else decides the numbers: training rows, folds, seed, a guard's config.
-        make: Makes the predictions table.
+        make: Makes the predictions table; None if that takes too long to do unasked.
 
     Returns:
         The table, its probabilities rounded as the file has them. Its `attrs["origin"]` says where it comes from.
+
+    Raises:
+        FileNotFoundError: There is no such table, and nothing to make it with.
     """
     known = _marks(run, examples, facts)
     own, shipped = predictions_path(run, "audit", name), shipped_path(run, "audit", name)
@@ -106,6 +113,8 @@ def remembered(
             origin = f"read from {'this run' if path == own else 'the repository'}"
             break
     else:
+        if make is None:
+            raise FileNotFoundError(f"{own.name} of these very rows and labels is neither in {own.parent} nor shipped")
         slim, origin = _slim(make(), run.policy), "made now"
         slim.attrs = known
         write_table(own, slim)

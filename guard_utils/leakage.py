@@ -167,3 +167,11 @@ def leakage(train: Sequence[Example], test: Sequence[Example], *, threshold: flo
 def drop_leaks(train: Iterable[Example], report: LeakageReport) -> list[Example]:
     """Removes the training examples that a report names. The test set stays as it is, so scores stay comparable."""
     return [example for example in train if example.id not in report.train_ids]
+
+
+def without_leaks(train: Iterable[Example], held_out: Iterable[Sequence[Example]]) -> list[Example]:
+    """Removes the training examples that share a template, a clause or a near-duplicate text with any held-out set."""
+    kept = list(train)
+    for examples in held_out:
+        kept = drop_leaks(kept, leakage(kept, examples))
+    return kept

@@ -33,7 +33,7 @@ from guard_utils.datasets import (
     training_lines,
 )
 from guard_utils.labels import PII_65K, PII_200K, UnknownLabelError
-from guard_utils.leakage import drop_leaks, leakage, masked_text
+from guard_utils.leakage import drop_leaks, leakage, masked_text, without_leaks
 
 Row = dict[str, Any]
 
@@ -435,6 +435,8 @@ def test_leakage_finds_templates_clauses_and_near_duplicates() -> None:
     assert list(report.table()["count"]) == [1, 1, 1, 3, 3]
     assert [e.id for e in drop_leaks(train, report)] == ["4"]
     assert leakage(drop_leaks(train, report), test).clean
+    assert [e.id for e in without_leaks(train, [test[:1], test[1:]])] == ["4"]
+    assert without_leaks(train, []) == train
     assert not leakage(train, test, threshold=0.9).near_duplicates
     for wrong in (0, 1.1):
         with pytest.raises(ValueError, match="above 0 and at most 1"):

@@ -39,6 +39,13 @@ def loss_table():
     return pd.DataFrame({"step": range(1, 101), "loss": np.linspace(2, 0.2, 100)})
 
 
+def points():
+    trained = [(1500, 900, 1.0), (3000, 1100, 1.0), (6000, 1200, 1.0), (6000, 300, 0.25)]
+    rows = [(*point, part, point[1] / 2000 + 0.1 * i) for point in trained for i, part in enumerate(("own", "other"))]
+    table = pd.DataFrame(rows, columns=["texts", "clauses", "share_of_clauses", "part", "value"])
+    return table.assign(low=table["value"] - 0.04, high=table["value"] + 0.02)
+
+
 def confusion(names):
     return pd.DataFrame(np.arange(len(names) ** 2).reshape(len(names), -1) * 100, index=names, columns=names)
 
@@ -98,6 +105,7 @@ FIGURES = {
     "category_bars": lambda: plots.category_bars({"a": bootstrap_table(), "b": bootstrap_table(0.1)}, PII, title=TITLE),
     "score_comparison": lambda: plots.score_comparison(score_table(), title=TITLE),
     "loss_curve": lambda: plots.loss_curve(loss_table(), title=TITLE, batch_size=16, entropy=1.2),
+    "learning_curve": lambda: plots.learning_curve(points(), title=TITLE),
     "confusion_reference": lambda: plots.confusion_reference(confusion([*CODES, "S1_M", "safe"]), title=TITLE),
     "confusion_multilabel": lambda: plots.confusion_multilabel(margins(), title=TITLE),
     "confusion_2x2": lambda: plots.confusion_2x2(cells(), PII, title=TITLE),
@@ -212,6 +220,15 @@ def test_loss_curve_smooths_counts_examples_and_marks_the_entropy(monkeypatch):
     assert set(entropy.get_ydata()) == {1.2}
     (top,) = ax.child_axes
     assert top.get_xlim() == pytest.approx(np.array(ax.get_xlim()) * 16)
+
+
+def test_learning_curve_has_texts_on_the_left_and_clauses_on_the_right():
+    texts, clauses = FIGURES["learning_curve"]().axes
+    for ax, places, heights in ((texts, [1500, 3000, 6000], [0.45, 0.55, 0.6]), (clauses, [300, 1200], [0.15, 0.6])):
+        own, other = ax.lines[::3]  # two lines of caps follow each
+        assert list(own.get_xdata()) == places and own.get_ydata() == pytest.approx(heights)
+        assert other.get_ydata() == pytest.approx(np.array(heights) + 0.1)
+    assert clauses.get_xlabel().startswith("clauses that 6,000 texts")
 
 
 def test_confusion_matrices_show_every_count():
