@@ -31,12 +31,11 @@ def point(run: Run, splits: Splits, rows: int, share: float) -> dict[str, Any]:
     own = replace(run, folder=run.folder / "learning_curve" / f"{rows}-{round(100 * share)}")
     train_file = own.folder / "train.jsonl"
     write_training_file(train, train_file, run.policy)
-    training = finetune(own, train_file)
+    finetune(own, train_file)
     figures: dict[str, Any] = {
         "texts": len(train),
         "share_of_clauses": share,
         "clauses": len({clause for example in train for clause in example.clause_ids}),
-        "minutes": round(training.seconds / 60, 1),
     }
     for part, table in tuned_predictions(own, parts).items():
         found = intervals_of(bootstrap(table, run.policy, seed=run.seed), ["weighted_f1"])["weighted_f1"]

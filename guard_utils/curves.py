@@ -63,14 +63,14 @@ def learning_curve(table: pd.DataFrame, *, title: str) -> Figure:
             points = rows[rows["part"] == part].sort_values(x)
             bars = np.array([points["value"] - points["low"], points["high"] - points["value"]])
             line = {"fmt": f"{MARKERS[i]}-", "color": SERIES[i], "ms": 6, "capsize": 3, "label": part}
-            ax.errorbar(points[x], points["value"], yerr=bars, **line)
+            ax.errorbar(points[x] * 1.05 ** (i - 1), points["value"], yerr=bars, **line)  # side by side
         ax.set_xscale("log", base=2)
         ax.set_xticks(rows[x].unique(), [f"{count:,}" for count in rows[x].unique()])
         ax.minorticks_off()
         ax.margins(x=0.12)
         ax.grid(axis="y")
     axes[0].set(xlabel="training texts, of all clauses", ylabel="weighted F1, with its 95 % interval", ylim=(0, 1))
-    axes[1].set_xlabel(f"clauses that {most['texts'].max():,} texts are composed of")
+    axes[1].set_xlabel(f"clauses that up to {most['texts'].max():,} texts are composed of")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 

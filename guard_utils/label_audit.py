@@ -114,7 +114,9 @@ def remembered(
             break
     else:
         if make is None:
-            raise FileNotFoundError(f"{own.name} of these very rows and labels is neither in {own.parent} nor shipped")
+            raise FileNotFoundError(
+                f"neither this run nor the repository has predictions/{own.name} of these very rows and labels"
+            )
         slim, origin = _slim(make(), run.policy), "made now"
         slim.attrs = known
         write_table(own, slim)

@@ -162,6 +162,15 @@ def _block(facts: Mapping[str, Any], profile: str) -> str:
         f"Of {alarms['false_positive_rate']['n']} safe texts of the test set, full of look-alikes (order numbers, "
         f"versions, dates, handles), it calls {score('hard-negatives-test', 'false_positive_rate')} unsafe.",
     ]
+    if "recovered-guard-test" in facts:
+        noisy, audited = (
+            " and ".join(f"{score(f'recovered-guard-{part}', step)} on {part}" for part in ("test", "independent"))
+            for step in ("noisy", "audited")
+        )
+        lines += [
+            "",
+            f"Trained on labels with planted faults, it reaches {noisy}; on the same labels audited, {audited}.",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -238,7 +238,7 @@ def test_tables_are_remembered_without_id_or_text(tmp_path: Path, monkeypatch: p
     ask(run, rows, folds=3)
     ask(run, [replace(rows[0], codes=()), rows[1]], folds=3)
     assert len(made) == 3
-    with pytest.raises(FileNotFoundError, match=r"audit-x\.parquet of these very rows"):
+    with pytest.raises(FileNotFoundError, match=r"neither .* has predictions/audit-x\.parquet"):
         remembered(run, "x", rows, {"folds": 4}, None)
 
 
