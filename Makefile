@@ -24,7 +24,7 @@ test: $(VENV)/.tested
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 # Rebuilds the committed notebooks, with the outputs of the laptop profile. Where numbers have moved, write them down
 # (`.venv/bin/python -m guard_utils.published laptop --expected artifacts/laptop --readme`) and rebuild: the notebooks show
