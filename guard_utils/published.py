@@ -169,7 +169,8 @@ def _block(facts: Mapping[str, Any], profile: str) -> str:
         )
         lines += [
             "",
-            f"Trained on labels with planted faults, it reaches {noisy}; on the same labels audited, {audited}.",
+            f"Trained on labels with planted faults (notebook 06), it reaches {noisy}; on the same labels audited, "
+            f"{audited}.",
         ]
     return "\n".join(lines) + "\n"
 
