@@ -9,7 +9,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from guard_utils.plot_style import BLUE, MARKERS, MUTED, SERIES, VERMILLION, canvas, need, some, style
+from guard_utils.plot_style import (
+    BLUE,
+    MARKERS,
+    MUTED,
+    SERIES,
+    VERMILLION,
+    bounds,
+    canvas,
+    legend_below,
+    need,
+    some,
+    style,
+)
 
 
 @style()
@@ -61,9 +73,8 @@ def learning_curve(table: pd.DataFrame, *, title: str) -> Figure:
     for ax, rows, x in zip(axes, (whole, most), ("texts", "clauses"), strict=True):
         for i, part in enumerate(table["part"].unique()):
             points = rows[rows["part"] == part].sort_values(x)
-            bars = np.array([points["value"] - points["low"], points["high"] - points["value"]])
             line = {"fmt": f"{MARKERS[i]}-", "color": SERIES[i], "ms": 6, "capsize": 3, "label": part}
-            ax.errorbar(points[x] * 1.05 ** (i - 1), points["value"], yerr=bars, **line)  # side by side
+            ax.errorbar(points[x] * 1.05 ** (i - 1), points["value"], yerr=bounds(points), **line)  # side by side
         ax.set_xscale("log", base=2)
         ax.set_xticks(rows[x].unique(), [f"{count:,}" for count in rows[x].unique()])
         ax.minorticks_off()
@@ -71,7 +82,7 @@ def learning_curve(table: pd.DataFrame, *, title: str) -> Figure:
         ax.grid(axis="y")
     axes[0].set(xlabel="training texts, of all clauses", ylabel="weighted F1, with its 95 % interval", ylim=(0, 1))
     axes[1].set_xlabel(f"clauses that up to {most['texts'].max():,} texts are composed of")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    legend_below(axes[0], 3)
     return figure
 
 

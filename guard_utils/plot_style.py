@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
@@ -122,6 +123,17 @@ def canvas(
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.07))
     figure.suptitle(textwrap.fill(title, int(width * 9.3)), x=0.012, ha="left")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+
+
+def legend_below(ax: Axes, columns: int) -> None:
+    """Sets the legend of some axes below the figure, in so many columns."""
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+
+
+def bounds(table: pd.DataFrame, value: str = "value") -> np.ndarray:
+    """Distances [2, rows] from the value to its bounds; 0 where there is none."""
+    low, high = table[value] - table["low"], table["high"] - table[value]
+    return np.nan_to_num(np.array([low, high], dtype=float)).clip(min=0)
 
 
 def need(table: pd.DataFrame, columns: Sequence[str], *, what: str) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -26,7 +25,9 @@ from guard_utils.plot_style import (
     TEXT,
     VERMILLION,
     Picture,
+    bounds,
     canvas,
+    legend_below,
     need,
     save,
     some,
@@ -58,20 +59,10 @@ __all__ = [
 ]
 
 
-def _legend_below(ax: Axes, columns: int) -> None:
-    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
-
-
 def _name(metric: str) -> str:
     """A metric as readers write it: `weighted_f1` is weighted F1."""
     words = {"f1": "F1", "f2": "F2", "fpr": "FPR", "ap": "average precision", "auroc": "AUROC", "auprc": "AUPRC"}
     return " ".join(words.get(word, word) for word in metric.split("_"))
-
-
-def _bounds(table: pd.DataFrame, value: str = "value") -> np.ndarray:
-    """Distances [2, rows] from the value to its bounds; 0 where there is none."""
-    low, high = table[value] - table["low"], table["high"] - table[value]
-    return np.nan_to_num(np.array([low, high], dtype=float)).clip(min=0)
 
 
 @style()
@@ -98,7 +89,7 @@ def label_set_counts(counts: Mapping[str, int], *, title: str) -> Figure:
     ax.set(ylim=(len(table) - 0.4, -0.6), xlabel="rows")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     ax.margins(x=0.1)
-    _legend_below(ax, 6)
+    legend_below(ax, 6)
     return figure
 
 
@@ -131,14 +122,14 @@ def category_bars(
         x = places - 0.4 + width * (i + 0.5)
         known = [part for part, several in ((system, len(scores) > 1), (_name(metric), len(metrics) > 1)) if several]
         ax.bar(x, rows["value"], width * 0.92, color=SERIES[i % len(SERIES)], label=", ".join(known) or system)
-        ax.errorbar(x, rows["value"], _bounds(rows), fmt="none", ecolor=TEXT, elinewidth=1.2, capsize=2.5)
+        ax.errorbar(x, rows["value"], bounds(rows), fmt="none", ecolor=TEXT, elinewidth=1.2, capsize=2.5)
         for place in x[rows["value"].isna()]:
             ax.text(place, 0.02, "nothing to measure", rotation=90, ha="center", fontsize=8, color=MUTED)
     ax.set_xticks(places, [f"{category.code}\n{category.name}" for category in policy.categories])
     ax.tick_params(axis="x", length=0)
     ax.set(xlim=(-0.5, len(policy) - 0.5), ylim=(0, 1.03), ylabel=_name(metrics[0]) if len(metrics) == 1 else "score")
     ax.grid(axis="y")
-    _legend_below(ax, 4)
+    legend_below(ax, 4)
     return figure
 
 
@@ -159,7 +150,7 @@ def score_comparison(table: pd.DataFrame, *, title: str) -> Figure:
         y = rows["metric"].map(metrics.index) + step * (i - (len(systems) - 1) / 2)
         color, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
         ax.errorbar(
-            rows["value"], y, xerr=_bounds(rows), fmt=marker, color=color, ms=6, elinewidth=1.8, capsize=3, label=system
+            rows["value"], y, xerr=bounds(rows), fmt=marker, color=color, ms=6, elinewidth=1.8, capsize=3, label=system
         )
         for value, high, place in zip(rows["value"], rows["high"].fillna(rows["value"]), y, strict=True):
             ax.annotate(f"{value:.3f}", (high, place), (6, 0), textcoords="offset points", va="center", fontsize=8)
@@ -170,7 +161,7 @@ def score_comparison(table: pd.DataFrame, *, title: str) -> Figure:
     ax.set(ylim=(len(metrics) - 0.5, -0.5), xlabel="score, with its 95 % interval")
     ax.margins(x=0.1)
     ax.grid(axis="x")
-    _legend_below(ax, 3)
+    legend_below(ax, 3)
     return figure
 
 
@@ -220,9 +211,7 @@ def ladder(table: pd.DataFrame, *, title: str) -> Figure:
     figure, (ax,) = canvas(title, width=8.0, height=1.4 + 0.62 * len(table))
     places = range(len(table))
     ax.plot(table["weighted_f1"], places, color=FAINT, linewidth=1.5, zorder=1)
-    ax.errorbar(
-        table["weighted_f1"], places, xerr=_bounds(table, "weighted_f1"), fmt="o", color=BLUE, ms=7, capsize=3.5
-    )
+    ax.errorbar(table["weighted_f1"], places, xerr=bounds(table, "weighted_f1"), fmt="o", color=BLUE, ms=7, capsize=3.5)
     for place, row in zip(places, table.itertuples(), strict=True):
         label, place_of = f"{row.weighted_f1:.3f}", (row.weighted_f1, place)
         ax.annotate(
