@@ -12,11 +12,11 @@ export GUARD_UTILS_CACHE ?= $(HOME)/.cache/guard_utils
 # What each system that is here says of a text.
 verdict: export TEXT ?= Could you ask Carmen whether 109.4.61.213 is still ours?
 verdict: $(VENV)/.installed
-	@$(RUN) -m guard_utils.check --verdict "$$TEXT"
+	@$(RUN) -m guard_utils.__main__ --verdict "$$TEXT"
 
 tutorial: $(VENV)/.installed
 	$(RUN) -m guard_utils.assets
-	$(RUN) -m guard_utils.notebooks run --profile laptop
+	$(RUN) -m tools.notebooks run --profile laptop
 	$(RUN) -m guard_utils.report laptop
 
 test: $(VENV)/.tested
@@ -27,14 +27,14 @@ test: $(VENV)/.tested
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 # Rebuilds the committed notebooks, with the outputs of the laptop profile. Where numbers have moved, write them down
-# (`.venv/bin/python -m guard_utils.published laptop --expected artifacts/laptop --readme`) and rebuild: the notebooks show
+# (`.venv/bin/python -m tools.publish laptop --expected artifacts/laptop --readme`) and rebuild: the notebooks show
 # what is expected, too.
 notebooks: $(VENV)/.installed
-	$(RUN) -m guard_utils.notebooks run --profile laptop --keep
+	$(RUN) -m tools.notebooks run --profile laptop --keep
 
 # What this machine can run.
 check: $(VENV)/.installed
-	$(RUN) -m guard_utils.check
+	$(RUN) -m guard_utils.__main__
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed; set PYTHON=python3.12, say')"

@@ -13,13 +13,7 @@ from enum import Enum
 from string import Formatter
 from typing import Literal
 
-
-@dataclass(frozen=True)
-class Category:
-    """A category of the guidelines; its code is the prefix and its position from 1."""
-
-    name: str
-    description: str
+from guard_utils.policy import Category
 
 
 @dataclass(frozen=True)

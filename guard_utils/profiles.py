@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from guard_utils.assets import ASSETS, fetch
-from guard_utils.taxonomy import PII, Taxonomy
+from guard_utils.policy import PII, Taxonomy
 
 EMBEDDED = "embedded"
 

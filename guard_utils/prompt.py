@@ -19,8 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from guard_utils.taxonomy import Taxonomy
-from guard_utils.verdict import Verdict
+from guard_utils.policy import Taxonomy, Verdict
 
 Role = Literal["User", "Agent"]
 Turn = tuple[Role, str]
@@ -182,7 +181,8 @@ class GuardPrompt:
 
     def _frame(self, frame: str) -> str:
         lines = [
-            f"{c.code}: {c.name}." + (f"\n{c.description}" if c.description else "") for c in self.policy.categories
+            f"{code}: {c.name}." + (f"\n{c.description}" if c.description else "")
+            for code, c in zip(self.policy.codes, self.policy.categories, strict=True)
         ]
         task = TASK.format(role=self.role, categories="\n".join(lines))
         return frame.format(task=task, assessment=ASSESSMENT.format(role=self.role))

@@ -89,7 +89,7 @@ def expect(profile: str, name: str, metric: str, value: float | Interval) -> boo
     for key, what in ((profile, "profile"), (name, "result"), (metric, "metric")):
         check_name(key, what)
     number = value.value if isinstance(value, Interval) else float(value)
-    entry = _expected(repository() / "expected" / f"{profile}.toml", name, metric)
+    entry = _expected(repository() / "notebooks" / "expected" / f"{profile}.toml", name, metric)
     line = f"{name} {metric} {value:.3f}"
     if entry is None:
         good, known, line = True, False, f"{line}: no expected value yet"

@@ -25,8 +25,8 @@ from guard_utils.formatter import (
     create_formatted_finetuning_examples,
     iter_formatted_finetuning_examples,
 )
-from guard_utils.taxonomy import LLAMA_GUARD_3, PII, Taxonomy
-from guard_utils.training_rows import (
+from guard_utils.policy import LLAMA_GUARD_3, PII, Taxonomy, Verdict
+from guard_utils.training.rows import (
     PolicyExample,
     from_training_row,
     policy_augmentations,
@@ -34,7 +34,6 @@ from guard_utils.training_rows import (
     renumber,
     to_training_row,
 )
-from guard_utils.verdict import Verdict
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 NO_DROPS = AugmentationConfigs(should_add_examples_with_dropped_nonviolated_prompt_categories=False)
@@ -478,7 +477,7 @@ def test_augmentation_with_one_policy_changes_nothing_and_with_copies_repeats() 
 
 
 def test_augmentation_reaches_every_policy_and_refuses_more() -> None:
-    two = Taxonomy.of("two", [("A", ""), ("B", "")])
+    two = Taxonomy("two", (Category("A"), Category("B")))
     source = list(policy_examples([example()], two))
     drawn = [item.policy_codes for item in policy_augmentations(source, policies=4, seed=0, copies=4)]
     assert drawn[0] == ("S1", "S2") and sorted(drawn) == [("S1",), ("S1", "S2"), ("S2",), ("S2", "S1")]
@@ -499,7 +498,7 @@ def test_augmentation_wants_one_undrawn_taxonomy() -> None:
 @quick
 @given(st.data())
 def test_rows_survive_the_round_trip(data: st.DataObject) -> None:
-    taxonomy = Taxonomy.of("t", [(f"name{i}", "") for i in range(data.draw(st.integers(1, 30)))])
+    taxonomy = Taxonomy("t", tuple(Category(f"name{i}") for i in range(data.draw(st.integers(1, 30)))))
     texts = data.draw(st.lists(st.text(max_size=20), min_size=1, max_size=4))
     turns = tuple((("User", "Agent")[i % 2], text) for i, text in enumerate(texts))
     verdict = Verdict.of(data.draw(st.lists(st.sampled_from(taxonomy.codes), max_size=4)))

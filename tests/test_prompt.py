@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guard_utils.corpus import generate
+from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy, Verdict
 from guard_utils.prompt import ASSESSMENT, CHATML, LLAMA3, GuardPrompt
-from guard_utils.taxonomy import LLAMA_GUARD_3, PII, Taxonomy
-from guard_utils.verdict import Verdict
+from tools.corpus.compose import generate
 
 LLAMA_GUARD_3_8B = (
     "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n"
@@ -212,7 +211,7 @@ def test_a_forged_end_leaves_the_true_end_last(prompts, llama3_encoder):
 
 
 def test_the_prefix_shows_the_policy_and_nothing_of_the_text(prompts, smol_tokenizer):
-    policy = Taxonomy.of("braces", [("Keys", "Like {task} or {role}."), ("Names", "")])
+    policy = Taxonomy("braces", (Category("Keys", "Like {task} or {role}."), Category("Names")))
     prompt = GuardPrompt(policy, smol_tokenizer)
     shown = smol_tokenizer.decode(prompt.prefix_ids)
     assert "S1: Keys.\nLike {task} or {role}.\nS2: Names.\n<END UNSAFE" in shown

@@ -60,7 +60,7 @@ run.describe()
 # which notebook makes it.
 
 # %%
-from guard_utils import plots
+from guard_utils.figures import charts as plots
 
 alt = "Corpus rows become examples, a training file, a checkpoint and predictions (notebooks 02 to 04). From these "
 alt += "follow metrics and figures, errors, and audited labels, which lead back to the examples."
@@ -76,7 +76,7 @@ plots.save(plots.data_flow(), run.folder / "figures", "01-data-flow", alt)
 # name, an IP address, a street. Below each stands the verdict we want, in the codes of our own policy.
 
 # %%
-from guard_utils.verdict import Verdict
+from guard_utils.policy import Verdict
 
 prompts = [
     "Dear Carmen, As our National Brand Architect, you will want to know who copied the campaign files before the "
@@ -97,7 +97,7 @@ wanted = [Verdict.of(["S1", "S2"]), Verdict.of(["S2"]), Verdict.of(["S1", "S4"])
 import pandas as pd
 
 pd.set_option("display.max_colwidth", None)
-pd.DataFrame([(c.code, c.name, c.description) for c in run.policy.categories], columns=["code", "name", "what counts"])
+pd.DataFrame([(c.name, c.description) for c in run.policy.categories], run.policy.codes, ["name", "what counts"])
 
 # %% [markdown]
 # Two of the three prompts violate two categories at once. A guard that may only say `S7`, privacy, cannot tell a name
@@ -111,9 +111,9 @@ pd.DataFrame([(c.code, c.name, c.description) for c in run.policy.categories], c
 # categories we list the verdicts of at most two violations.
 
 # %%
+from guard_utils.policy import LLAMA_GUARD_3
 from guard_utils.prompt import GuardPrompt
-from guard_utils.scorer import GuardScorer, load_model
-from guard_utils.taxonomy import LLAMA_GUARD_3
+from guard_utils.scoring.scorer import GuardScorer, load_model
 
 model, tokenizer = load_model(run.model_folder(), dtype=run.dtype, device=run.device)
 hazards = GuardScorer(model, GuardPrompt(LLAMA_GUARD_3, tokenizer), max_violations=2)
@@ -220,7 +220,7 @@ pd.DataFrame({"verdict": verdicts} | {name: [f"{value:.3g}" for value in q[order
 # %%
 import torch
 
-from guard_utils.verdict import parse
+from guard_utils.policy import parse
 
 written = []
 for text in prompts:
@@ -248,7 +248,7 @@ pd.DataFrame({"wrote": [repr(answer) for answer in written], "read as": reasons}
 # - **TF-IDF**: logistic regression on pieces of words, trained on the very rows that the guard will be trained on.
 
 # %%
-from guard_utils.splits import load_splits
+from guard_utils.data.splits import load_splits
 
 splits = load_splits(run)
 parts = {"validation": splits.validation, "test": splits.test, "independent": splits.independent}
@@ -259,8 +259,8 @@ pd.Series({"train": len(splits.train)} | {part: len(rows) for part, rows in part
 # baselines answer all three sets now, so that later notebooks can put the fine-tuned guard beside them.
 
 # %%
-from guard_utils.baselines import majority, regular_expressions, tfidf
 from guard_utils.files import write_table
+from guard_utils.scoring.baselines import majority, regular_expressions, tfidf
 
 answers = {}
 for part, rows in parts.items():
@@ -285,7 +285,7 @@ answers["tfidf", "validation"][shown].head(3).round(3)
 # profile sets how many.
 
 # %%
-from guard_utils.scorer import predict
+from guard_utils.scoring.scorer import predict
 
 zero_shot = predict(five, splits.validation[: run.profile.zero_shot_rows])
 write_table(run.folder / "predictions" / "zero_shot-validation.parquet", zero_shot)
@@ -297,7 +297,7 @@ print(f"{len(zero_shot):,} rows scored by {run.profile.model}, without training"
 # templates: texts made from one sentence are right or wrong together and must not count as independent evidence.
 
 # %%
-from guard_utils.metrics import bootstrap, summary
+from guard_utils.metrics.scores import bootstrap, summary
 from guard_utils.report import intervals_of
 
 titles = {"majority": "majority", "regex": "regular expressions", "tfidf": "TF-IDF + regression"}
@@ -329,7 +329,7 @@ plots.save(plots.score_comparison(long, title=title), run.folder / "figures", "0
 # is much surer than either score.
 
 # %%
-from guard_utils.metrics import paired_bootstrap
+from guard_utils.metrics.scores import paired_bootstrap
 
 gap = paired_bootstrap(compared[rival], zero_shot, run.policy, seed=run.seed).set_index("metric").loc["weighted_f1"]
 reading = "a sure difference" if gap["low"] > 0 or gap["high"] < 0 else "not told apart by these rows"
@@ -363,7 +363,7 @@ f1.round(3)
 # The table shows that guard: it reports nothing, ever.
 
 # %%
-from guard_utils.metrics import gold_matrix
+from guard_utils.metrics.scores import gold_matrix
 
 share = pd.Series(gold_matrix(zero_shot, run.policy).mean(axis=0), index=names)
 never = pd.DataFrame({"base rate": share, "accuracy of never reporting": 1 - share, "recall of never reporting": 0.0})
@@ -375,7 +375,7 @@ never.round(3)
 # opposite trick: compare how often each system cries wolf with how often there is one.
 
 # %%
-from guard_utils.metrics import predicted_matrix
+from guard_utils.metrics.scores import predicted_matrix
 
 rates = {name: predicted_matrix(table, run.policy).mean(axis=0) for name, table in compared.items()}
 alarms = pd.DataFrame({"gold": share} | rates, index=names)
@@ -528,7 +528,7 @@ pd.Series(scored.marginals[0] / scored.unsafe[0], index=names).sort_values(ascen
 # of its scores look respectable, and which one shows that it is useless?
 
 # %% tags=["exercise"]
-from guard_utils.predictions import predictions_table
+from guard_utils.data.predictions import predictions_table
 
 rows = splits.validation[: len(zero_shot)]
 alarmist = ...  # predictions_table(rows, run.policy, probabilities, predicted codes, mass outside)

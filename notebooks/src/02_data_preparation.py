@@ -62,7 +62,7 @@ run.describe()
 # may be shown to anyone. A row has a text, and a *privacy mask*: which characters are which kind of value.
 
 # %%
-from guard_utils.corpus import generate
+from tools.corpus.compose import generate
 
 rows = list(generate(1_000, split="train", seed=run.seed))
 fields = ["id", "language", "situation", "source_text", "target_text", "privacy_mask"]
@@ -73,8 +73,8 @@ pd.Series({name: rows[0][name] for name in fields}, name="the first row").to_fra
 # subject of the next section.
 
 # %%
-from guard_utils.datasets import to_examples
-from guard_utils.labels import PII_200K
+from guard_utils.data.examples import to_examples
+from guard_utils.data.labels import PII_200K
 
 examples = to_examples(rows, PII_200K)
 print(f"{examples[0].text!r} -> {examples[0].verdict.text!r}")
@@ -86,7 +86,7 @@ print(f"{examples[0].text!r} -> {examples[0].verdict.text!r}")
 # %%
 from IPython.display import HTML
 
-from guard_utils.error_analysis import marked_html
+from guard_utils.metrics.errors import marked_html
 
 picked = [
     next(e for e in examples if len(e.codes) > 1 and e.language == "en"),
@@ -124,7 +124,7 @@ table[table["code"] == "safe"][["reason"]]
 # this is where we want to hear of it:
 
 # %%
-from guard_utils.labels import UnknownLabelError
+from guard_utils.data.labels import UnknownLabelError
 
 try:
     PII_200K.codes(["FIRSTNAME", "POSTCODE"])
@@ -139,7 +139,7 @@ except UnknownLabelError as error:
 # and our map disagree:
 
 # %%
-from guard_utils.labels import reference_codes_evaluation
+from guard_utils.data.labels import reference_codes_evaluation
 
 decided = pd.DataFrame(
     {
@@ -156,7 +156,7 @@ decided[decided["exact"] != decided["substring"]].sort_index()
 # nothing, so **no** phone number ever counts. Let us see it happen, on one row of each.
 
 # %%
-from guard_utils.datasets import reference_codes
+from guard_utils.data.examples import reference_codes
 
 substring = reference_codes(rows, rules="evaluation")
 pairs = list(zip(examples, substring, strict=True))
@@ -222,7 +222,7 @@ write = formatter.create_formatted_finetuning_examples
 # %%
 from dataclasses import replace
 
-from guard_utils.views import side_by_side_html
+from guard_utils.figures.html import side_by_side_html
 
 described = replace(base, llama_guard_prompt_configs=replace(prompting, should_include_category_descriptions=True))
 columns = {"names only": base, "with descriptions": described}
@@ -276,7 +276,7 @@ HTML(side_by_side_html(dict(zip(titles, copies, strict=True))))
 
 # %%
 from guard_utils.prompt import GuardPrompt
-from guard_utils.training_data import RecipeTokenizer
+from guard_utils.training.dataset import RecipeTokenizer
 
 recipe_tokenizer = RecipeTokenizer(str(run.model_folder()))
 tokenizer = recipe_tokenizer.tokenizer
@@ -289,8 +289,8 @@ pd.Series({name: len(ids) for name, ids in segments._asdict().items()}, name="to
 # middle of the long prefix is only counted.
 
 # %%
-from guard_utils.verdict import Verdict
-from guard_utils.views import tokens_html
+from guard_utils.figures.html import tokens_html
+from guard_utils.policy import Verdict
 
 verdict = Verdict.of(example.violated_category_codes)
 ids, answer = prompt.training_ids(example.prompt, verdict)
@@ -330,13 +330,13 @@ HTML(tokens_html({"forged message": conversation}, lambda token: tokenizer.decod
 # together behind one prefix.
 
 # %%
-from guard_utils.training_rows import PolicyExample, policy_augmentations
+from guard_utils.training.rows import PolicyExample, policy_augmentations
 
 source = PolicyExample((("User", example.prompt),), verdict, run.policy)
 drawn = list(policy_augmentations([source], policies=6, seed=run.seed, copies=6))
 pd.DataFrame(
     {
-        "policy shown": ["; ".join(f"{c.code} {c.name}" for c in row.policy.categories) for row in drawn],
+        "policy shown": ["; ".join(f"{code} {name}" for code, name in row.policy.names.items()) for row in drawn],
         "answer": [row.verdict.text.replace("\n", " ") for row in drawn],
     }
 )
@@ -353,7 +353,7 @@ pd.DataFrame(
 # to see in them.
 
 # %%
-from guard_utils.splits import load_splits
+from guard_utils.data.splits import load_splits
 
 splits = load_splits(run)
 parts = {"train": splits.train, "validation": splits.validation, "test": splits.test, "independent": splits.independent}
@@ -374,7 +374,7 @@ overview.round(3)
 # %%
 from collections import Counter
 
-from guard_utils import plots
+from guard_utils.figures import charts as plots
 
 counts = Counter(",".join(e.codes) or "safe" for e in splits.train)
 several = sum(number for codes, number in counts.items() if "," in codes)
@@ -410,7 +410,7 @@ pd.DataFrame(languages).fillna(0).round(3).rename_axis("language").sort_values("
 # nearly the same.
 
 # %%
-from guard_utils.leakage import drop_leaks, leakage
+from guard_utils.data.leakage import drop_leaks, leakage
 
 reports = {part: leakage(splits.train, rows) for part, rows in parts.items() if part != "train"}
 pd.DataFrame({f"train and {part}": report.table().set_index("shared")["count"] for part, report in reports.items()})
@@ -420,7 +420,7 @@ pd.DataFrame({f"train and {part}": report.table().set_index("shared")["count"] f
 # before deciding anything:
 
 # %%
-from guard_utils.leakage import masked_text
+from guard_utils.data.leakage import masked_text
 
 by_id = {e.id: e for rows in parts.values() for e in rows}
 found = [pair for report in reports.values() for pair in report.near_duplicates]
@@ -461,7 +461,7 @@ print(f"{equal} of {len(held_out)} texts are equal, yet {len(report.test_ids)} s
 # The tokens are made while training, from the same `GuardPrompt`, so that the file fits any model.
 
 # %%
-from guard_utils.training_data import write_training_file
+from guard_utils.training.dataset import write_training_file
 
 path = run.folder / "train.jsonl"
 written = write_training_file(train, path, run.policy)
@@ -476,7 +476,7 @@ print(*lines[:3], sep="\n")
 # wrong order stops the training with the file, the line and the field.
 
 # %%
-from guard_utils.training_rows import from_training_row
+from guard_utils.training.rows import from_training_row
 
 read = [from_training_row(line, run.policy, where=f"{path.name}:{number}") for number, line in enumerate(lines, 1)]
 assert [row.verdict for row in read] == [e.verdict for e in train], "the file does not say what the rows say"
@@ -496,7 +496,7 @@ except ValueError as error:
 # by the loss.
 
 # %%
-from guard_utils.training_data import GuardDataset
+from guard_utils.training.dataset import GuardDataset
 
 dataset = GuardDataset(recipe_tokenizer, source=str(path))
 row = dataset[0]
@@ -608,7 +608,7 @@ run_card(
 # way and mark in another?
 
 # %% tags=["exercise"]
-from guard_utils.labels import reference_codes_training
+from guard_utils.data.labels import reference_codes_training
 
 two_ways = ...  # a set of labels
 
@@ -634,7 +634,7 @@ pd.DataFrame({label: both[label] for label in two_ways}, index=["taught", "marke
 # rows get other codes. Where else would you have to make the change?
 
 # %% tags=["exercise"]
-from guard_utils.labels import LabelMap, LabelRule
+from guard_utils.data.labels import LabelMap, LabelRule
 
 stricter = ...  # a LabelMap
 moved = ...  # how many rows change
@@ -686,4 +686,4 @@ print(", ".join(f"{name}: {share:.0%}" for name, share in shared.items()))
 #
 # **03, fine-tuning with torchtune**, reads `train.jsonl` and shows how one copy of the policy serves every row of it.
 # If you would rather bring your own data: any `.jsonl` or `.parquet` file with the fields of the first row above can be
-# read with `guard_utils.datasets.load`.
+# read with `guard_utils.data.examples.load`.

@@ -54,7 +54,7 @@ run.describe()
 # tokens are that shared *prefix*.
 
 # %%
-from guard_utils.training_data import GuardDataset, RecipeTokenizer
+from guard_utils.training.dataset import GuardDataset, RecipeTokenizer
 
 tokenizer = RecipeTokenizer(str(run.model_folder()))
 dataset = GuardDataset(tokenizer, source=str(run.folder / "train.jsonl"))
@@ -89,8 +89,8 @@ lengths.mean().round(1).to_frame("tokens an example")
 # meet, so every number stays what it was. The picture shows both forms at the same scale.
 
 # %%
-from guard_utils.diagrams import prefix_mask
-from guard_utils.plot_style import save
+from guard_utils.figures.diagrams import prefix_mask
+from guard_utils.figures.style import save
 
 after = [len(row["tokens"]) - row["prefix_length"] for row in sample[:6]]
 before = sample[0]["prefix_length"]
@@ -142,7 +142,7 @@ del logits  # every position times 49,152 tokens: half a gigabyte that the train
 # Then the shared way: same weights, same examples.
 
 # %%
-from guard_utils.shared_prefix import collate_shared_prefix, shared_prefix_loss, use_shared_prefix
+from guard_utils.training.shared_prefix import collate_shared_prefix, shared_prefix_loss, use_shared_prefix
 
 tiny.zero_grad()
 loss = shared_prefix_loss(use_shared_prefix(tiny), CrossEntropyLoss(), collate_shared_prefix(rows))
@@ -184,7 +184,7 @@ Code(run.config_path.read_text(), language="yaml")
 # config and data, and not repeated.
 
 # %%
-from guard_utils.finetune import finetune
+from guard_utils.training.launch import finetune
 
 training = finetune(run, run.folder / "train.jsonl", processes=max(1, run.profile.gpus))
 print(f"{training.examples:,} examples in {len(training.log)} logged steps, on {run.device} in {run.dtype}")
@@ -218,7 +218,7 @@ print(f"{len(answers)} different answers; knowing only how frequent each is cost
 # A single batch may be lucky, so the mean of five steps decides when the line is crossed.
 
 # %%
-from guard_utils.plots import loss_curve
+from guard_utils.figures.charts import loss_curve
 
 log = training.log
 below = log[log["loss"].rolling(5).mean() < form_only]
@@ -270,7 +270,7 @@ cost.map("{:,}".format).assign(times=(cost["stock"] / cost["shared prefix"]).map
 
 # %%
 from guard_utils.prompt import GuardPrompt
-from guard_utils.scorer import GuardScorer, load_model
+from guard_utils.scoring.scorer import GuardScorer, load_model
 
 texts = [
     "Could you ask Carmen whether 109.4.61.213 is still ours?",
@@ -308,8 +308,8 @@ noted = record(
 # %%
 import hashlib
 
+from guard_utils.data.splits import load_splits
 from guard_utils.report import run_card
-from guard_utils.splits import load_splits
 
 run_card(
     profile=PROFILE, n=training.examples, seed=run.seed, model=run.profile.model, data_hash=load_splits(run).digest,
@@ -356,8 +356,7 @@ print(f"{times_fewer:.1f} times fewer")
 # batch hold?
 
 # %% tags=["exercise"]
-from guard_utils.taxonomy import PII
-from guard_utils.verdict import Verdict
+from guard_utils.policy import PII, Verdict
 
 row = ...  # a dict with tokens, labels and prefix_length, like sample[0]
 prefixes = ...  # how many policies collate_shared_prefix finds in [*sample[:6], row, row]

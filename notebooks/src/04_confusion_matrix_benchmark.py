@@ -50,8 +50,8 @@ import sys
 
 import pandas as pd
 
+from guard_utils.data.splits import load_splits
 from guard_utils.profiles import resolve
-from guard_utils.splits import load_splits
 
 run = resolve(PROFILE)
 splits = load_splits(run)
@@ -72,7 +72,7 @@ run.describe()
 # you have trained nothing, those that come with the series are read. The `origin` of a table says which.
 
 # %%
-from guard_utils.scored import tuned_predictions
+from guard_utils.scoring.cached import tuned_predictions
 
 parts = {"validation": splits.validation, "test": splits.test, "independent": splits.independent}
 scored = tuned_predictions(run, parts)
@@ -105,7 +105,7 @@ pd.DataFrame({part: df["outside"].describe()[["mean", "50%", "max"]] for part, d
 # several. We keep that cut, because several violations are harder, and add the text from elsewhere.
 
 # %%
-from guard_utils.reference_metrics import select
+from guard_utils.metrics.reference import select
 
 single, multi = select(test, limit=len(test))
 sets = {"test": test, "test-single": single, "test-multi": multi, "independent": independent}
@@ -118,7 +118,7 @@ pd.DataFrame({"prompts": {name: len(df) for name, df in sets.items()}, "safe": s
 # as independent gets intervals that are far too narrow, so our bootstrap draws **whole templates**, a thousand times.
 
 # %%
-from guard_utils.metrics import bootstrap
+from guard_utils.metrics.scores import bootstrap
 
 boots = {name: bootstrap(df, run.policy, seed=run.seed) for name, df in sets.items()}
 
@@ -127,7 +127,7 @@ boots = {name: bootstrap(df, run.policy, seed=run.seed) for name, df in sets.ite
 # has to be right.
 
 # %%
-from guard_utils.comparison import interval_table
+from guard_utils.metrics.comparison import interval_table
 
 headline = ["weighted_f1", "micro_f1", "macro_f1", "subset_accuracy"]
 interval_table(boots, headline)
@@ -143,7 +143,7 @@ interval_table(boots, headline)
 # found, F1 balances both, and *ap*, the average precision, judges the ranking by probability, whatever the threshold.
 
 # %%
-from guard_utils.comparison import category_table
+from guard_utils.metrics.comparison import category_table
 
 category_table(test, run.policy, boots["test"])
 
@@ -158,8 +158,8 @@ category_table(independent, run.policy, boots["independent"])
 # it another. `templates` tells on how many different sentences a number rests. The picture puts both sets side by side.
 
 # %%
-from guard_utils.metrics import per_category
-from guard_utils.plots import category_bars, save
+from guard_utils.figures.charts import category_bars, save
+from guard_utils.metrics.scores import per_category
 
 scores = per_category(independent, run.policy).dropna(subset="f1")
 low = scores.loc[scores["f1"].idxmin()]
@@ -180,8 +180,8 @@ save(category_bars(pair, run.policy, title=title), figures, "04-categories", alt
 # extra. `rescore` reproduces the reference's number bit for bit. Same answers, same labels:
 
 # %%
-from guard_utils.metrics import summary
-from guard_utils.reference_metrics import rescore
+from guard_utils.metrics.reference import rescore
+from guard_utils.metrics.scores import summary
 
 ours = {name: summary(df, run.policy) for name, df in sets.items()}
 ways = pd.DataFrame(
@@ -198,8 +198,8 @@ ways
 # the name, and reports a card that is not there.
 
 # %%
-from guard_utils.plots import alignment_example
-from guard_utils.reference_metrics import align, answer_of
+from guard_utils.figures.charts import alignment_example
+from guard_utils.metrics.reference import align, answer_of
 
 truth, said = ["S1", "S4"], ["S4", "S5"]
 aligned_said, aligned_truth = align(answer_of(said), answer_of(truth))
@@ -231,7 +231,7 @@ save(alignment_example(truth, said, aligned_truth, aligned_said, title=title), f
 # answers; red names are padding.
 
 # %%
-from guard_utils.plots import confusion_reference
+from guard_utils.figures.charts import confusion_reference
 
 padded = rescore(multi).confusion
 invented = padded.loc[padded.index.str.endswith("_M")].to_numpy().sum()
@@ -251,8 +251,8 @@ save(confusion_reference(padded, title=title), figures, "04-confusion-reference"
 # %%
 import numpy as np
 
-from guard_utils.metrics import multilabel_confusion
-from guard_utils.plots import confusion_multilabel
+from guard_utils.figures.charts import confusion_multilabel
+from guard_utils.metrics.scores import multilabel_confusion
 
 matrix = multilabel_confusion(test, run.policy)
 errors = matrix.where(~np.eye(len(matrix), dtype=bool), 0).stack()
@@ -275,8 +275,8 @@ matrix
 # And one small matrix a category, the plainest of all: found, missed, invented, rightly left alone.
 
 # %%
-from guard_utils.metrics import confusion_2x2
-from guard_utils.plots import confusion_2x2 as draw_2x2
+from guard_utils.figures.charts import confusion_2x2 as draw_2x2
+from guard_utils.metrics.scores import confusion_2x2
 
 cells = confusion_2x2(test, run.policy)
 title = f"{cells['fn'].sum():,} codes missed and {cells['fp'].sum():,} invented in {len(test):,} test prompts"
@@ -297,7 +297,7 @@ cells
 # and TF-IDF with logistic regression trained on the same examples as our guard.
 
 # %%
-from guard_utils.scored import read_predictions
+from guard_utils.scoring.cached import read_predictions
 
 others = {
     part: {name: read_predictions(run, name, part, parts[part]) for name in ("majority", "regex", "tfidf")}
@@ -321,7 +321,7 @@ weighted = long[long["metric"] == "weighted_f1"].set_index(["part", "system"])
 # Which baseline is best is decided by the data, for each set on its own.
 
 # %%
-from guard_utils.plots import score_comparison
+from guard_utils.figures.charts import score_comparison
 
 best = {part: weighted.loc[part]["value"].drop("tuned").idxmax() for part in others}
 leads = {part: weighted.loc[part]["value"]["tuned"] - weighted.loc[part]["value"][best[part]] for part in others}
@@ -337,7 +337,7 @@ save(score_comparison(drawn, title=title), figures, "04-systems", alt)
 # right; its p-values are corrected (Holm) because we test several times.
 
 # %%
-from guard_utils.comparison import against
+from guard_utils.metrics.comparison import against
 
 tests = {part: against(scored[part], others[part], run.policy, seed=run.seed) for part in others}
 pd.concat(tests, names=["part"]).assign(p_holm=lambda table: table["p_holm"].map("{:.1g}".format))
@@ -380,7 +380,7 @@ alarms.sort_values("p_unsafe", ascending=False)[["text", "predicted", "p_unsafe"
 # any price. They are chosen on **validation** only; tuned on the test set, they would measure nothing.
 
 # %%
-from guard_utils.thresholds import tune
+from guard_utils.metrics.thresholds import tune
 
 tuned = {goal: tune(validation, run.policy, goal) for goal in ("f1", "f2", "recall")}
 pd.DataFrame({found.objective: found.as_dict() for found in tuned.values()}).T
@@ -389,7 +389,7 @@ pd.DataFrame({found.objective: found.as_dict() for found in tuned.values()}).T
 # Now the test set, decided in three ways from the same probabilities.
 
 # %%
-from guard_utils.thresholds import compare_decisions
+from guard_utils.metrics.thresholds import compare_decisions
 
 decisions = compare_decisions(test, run.policy, tuned["f1"])
 decisions[["weighted_f1", "micro_f1", "subset_accuracy", "binary_fpr", "rows_moved"]]
@@ -399,7 +399,7 @@ decisions[["weighted_f1", "micro_f1", "subset_accuracy", "binary_fpr", "rows_mov
 # on a small validation set can lose on test what it won there. What thresholds do buy is a choice:
 
 # %%
-from guard_utils.thresholds import decide
+from guard_utils.metrics.thresholds import decide
 
 choices = {found.objective: decide(test, run.policy, found) for found in tuned.values()}
 recall = {goal: per_category(df, run.policy).set_index("code")["recall"] for goal, df in choices.items()}
@@ -410,8 +410,8 @@ pd.DataFrame(recall).T.assign(binary_fpr={goal: summary(df, run.policy)["binary_
 # every point is one threshold, and the markers are those tuned for F1.
 
 # %%
-from guard_utils.plots import precision_recall as draw_curves
-from guard_utils.thresholds import precision_recall
+from guard_utils.figures.charts import precision_recall as draw_curves
+from guard_utils.metrics.thresholds import precision_recall
 
 curves = {f"{code} {name}": precision_recall(test, run.policy, code) for code, name in run.policy.names.items()}
 marks = {f"{code} {run.policy.names[code]}": value for code, value in tuned["f1"].as_dict().items()}
@@ -428,8 +428,8 @@ save(draw_curves(curves, title=title, thresholds=marks), figures, "04-precision-
 # says.
 
 # %%
-from guard_utils.metrics import reliability
-from guard_utils.plots import reliability as draw_reliability
+from guard_utils.figures.charts import reliability as draw_reliability
+from guard_utils.metrics.scores import reliability
 
 bins = {code: reliability(test, run.policy, code) for code in (*run.policy.codes, "unsafe")}
 ece = per_category(test, run.policy).set_index("code")["ece"]
@@ -442,7 +442,7 @@ save(draw_reliability(bins, title=title), figures, "04-reliability", alt)
 # handful. Calibration fits a map from stated to true probability, again on validation only. Does it help?
 
 # %%
-from guard_utils.thresholds import calibrate, compare_calibration
+from guard_utils.metrics.thresholds import calibrate, compare_calibration
 
 maps = [calibrate(validation, run.policy, "temperature"), calibrate(validation, run.policy, "isotonic")]
 compare_calibration(test, run.policy, *maps).pivot(index="column", columns="method", values=["ece", "log_loss"])
@@ -459,7 +459,7 @@ compare_calibration(test, run.policy, *maps).pivot(index="column", columns="meth
 # metric, thresholds from validation. Not one answer changes before the last step.
 
 # %%
-from guard_utils.ladder import ladder, reference_codes
+from guard_utils.metrics.ladder import ladder, reference_codes
 
 steps = ladder(test, run.policy, reference_gold=reference_codes(test), thresholds=tuned["f1"], seed=run.seed)
 steps
@@ -469,7 +469,7 @@ steps
 # that a step judges otherwise.
 
 # %%
-from guard_utils.plots import ladder as draw_ladder
+from guard_utils.figures.charts import ladder as draw_ladder
 
 low, high = steps["weighted_f1"].min(), steps["weighted_f1"].max()
 largest = steps.loc[steps["change"].abs().idxmax()]

@@ -45,9 +45,9 @@ PROFILE = "laptop"
 # %%
 import pandas as pd
 
+from guard_utils.data.splits import load_splits
 from guard_utils.profiles import resolve
-from guard_utils.scored import read_predictions
-from guard_utils.splits import load_splits
+from guard_utils.scoring.cached import read_predictions
 
 run = resolve(PROFILE)
 splits = load_splits(run)
@@ -70,7 +70,7 @@ pd.options.display.html.use_mathjax = False  # "$" in a text is a dollar sign
 # - **parse**: the model put most of its probability outside the grammar.
 
 # %%
-from guard_utils.error_analysis import KINDS, disagreements
+from guard_utils.metrics.errors import KINDS, disagreements
 
 sets = {"test": test, "independent": independent}
 wrong = {name: disagreements(df, run.policy) for name, df in sets.items()}
@@ -88,8 +88,8 @@ kinds.astype(int).assign(**{f"{name}, share": kinds[name] / max(1, kinds[name].s
 # neither; the numbers beside a name say how many of its prompts went wrong.
 
 # %%
-from guard_utils.error_analysis import error_table
-from guard_utils.plots import error_heatmap, save
+from guard_utils.figures.charts import error_heatmap, save
+from guard_utils.metrics.errors import error_table
 
 categories = error_table(test, run.policy, "category")
 rates = categories["error_rate"].drop("safe", errors="ignore")
@@ -139,7 +139,7 @@ templates[["rows", "wrong", "error_rate"]].head(10).join(first)
 # give.
 
 # %%
-from guard_utils.error_analysis import gains
+from guard_utils.metrics.errors import gains
 
 costs = gains(test, run.policy)
 costs
@@ -149,7 +149,7 @@ costs
 # look alike). `error_rate` is the rate where the pattern stands, `elsewhere` the rate where it does not.
 
 # %%
-from guard_utils.error_analysis import token_patterns
+from guard_utils.metrics.errors import token_patterns
 
 code, kind = costs.loc[0, "code"], costs.loc[0, "kind"]
 print(f"{code} ({run.policy.names[code]}), {kind}:")
@@ -168,7 +168,7 @@ token_patterns(test, run.policy, code, kind, n=10)
 # %%
 from IPython.display import HTML, display
 
-from guard_utils.error_analysis import reading_html, worst
+from guard_utils.metrics.errors import reading_html, worst
 
 spans = {example.id: example.spans for example in (*splits.test, *splits.independent)}
 HTML(reading_html(worst(test, run.policy, 20), spans))
@@ -188,8 +188,8 @@ HTML(reading_html(worst(independent, run.policy, 10), spans))
 # table. Only `gold` differs.
 
 # %%
-from guard_utils.ladder import reference_codes
-from guard_utils.metrics import summary
+from guard_utils.metrics.ladder import reference_codes
+from guard_utils.metrics.scores import summary
 
 other = test.assign(gold=reference_codes(test))
 labels = {"exact labels": test, "the colleague's labels": other}
@@ -215,8 +215,8 @@ error_table(other, run.policy, "category")[["rows", "wrong", "error_rate", "miss
 # look for cells where gold and model disagree nearly always.
 
 # %%
-from guard_utils.error_analysis import by_source_label
-from guard_utils.plots import label_crosstab
+from guard_utils.figures.charts import label_crosstab
+from guard_utils.metrics.errors import by_source_label
 
 cross = by_source_label(other, run.policy)
 often = cross[cross["rows"] >= 10] if (cross["rows"] >= 10).any() else cross
@@ -231,7 +231,7 @@ save(label_crosstab(often, title=title, n=12), figures, "05-labels-colleague", a
 # that only culprits remain.
 
 # %%
-from guard_utils.error_analysis import suspicious_labels
+from guard_utils.metrics.errors import suspicious_labels
 
 suspects = suspicious_labels(other, run.policy)
 suspects.drop(columns="reading")
@@ -258,7 +258,7 @@ both[["label", "code", "kind", "rows", "error_rate", "error_rate (regex)"]]
 # rows to be certain: compare the marked value, and the name of its label, with *gold* in the heading.
 
 # %%
-from guard_utils.error_analysis import rows_behind
+from guard_utils.metrics.errors import rows_behind
 
 for pair in both.head(2).itertuples():
     rows = disagreements(rows_behind(other, run.policy, pair.label, pair.code), run.policy)
@@ -271,7 +271,7 @@ for pair in both.head(2).itertuples():
 # on the suspects?
 
 # %%
-from guard_utils.labels import PII_200K, REFERENCE_EVALUATION_KEYS
+from guard_utils.data.labels import PII_200K, REFERENCE_EVALUATION_KEYS
 
 fired = {
     label: {key: code for key, code in REFERENCE_EVALUATION_KEYS.items() if key in label}

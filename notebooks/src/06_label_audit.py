@@ -51,8 +51,8 @@ PROFILE = "laptop"
 # %%
 import pandas as pd
 
+from guard_utils.data.splits import load_splits
 from guard_utils.profiles import resolve
-from guard_utils.splits import load_splits
 
 run = resolve(PROFILE)
 splits = load_splits(run)
@@ -74,7 +74,7 @@ pd.options.display.html.use_mathjax = False  # "$" in a text is a dollar sign
 # The first two change the marked spans, not only the codes. So repairing the rules will not bring them back.
 
 # %%
-from guard_utils.label_noise import plant, wrong_pairs
+from guard_utils.audit.noise import plant, wrong_pairs
 
 noisy = plant(splits.train, run.policy, seed=run.seed, missing=0.05, wrong=0.03)
 given, truth = noisy.examples, noisy.truth
@@ -89,7 +89,7 @@ truth[truth["given"] != truth["right"]].groupby(["kind", "code"]).size().unstack
 # %%
 from IPython.display import HTML
 
-from guard_utils.error_analysis import marked_html
+from guard_utils.metrics.errors import marked_html
 
 right = {example.id: example for example in splits.train}
 first = truth[truth["given"] != truth["right"]].groupby("kind").first()
@@ -105,8 +105,8 @@ HTML("".join(
 # The usual recipe says: train a model by cross-validation, and look where it contradicts the labels. Let us try.
 
 # %%
-from guard_utils.baselines import tfidf
-from guard_utils.label_audit import out_of_fold
+from guard_utils.audit.ranking import out_of_fold
+from guard_utils.scoring.baselines import tfidf
 
 try:
     out_of_fold(given, run.policy, tfidf)
@@ -122,8 +122,8 @@ except ValueError as error:
 # have read no label. On other data it may be a guard that was trained elsewhere, or Llama Guard as it comes.
 
 # %%
-from guard_utils.baselines import regular_expressions
-from guard_utils.label_faults import find_faults
+from guard_utils.audit.mapping import find_faults
+from guard_utils.scoring.baselines import regular_expressions
 
 witness = regular_expressions(given, run.policy)
 faults = find_faults({"regex": witness}, run.policy)
@@ -144,7 +144,7 @@ faults
 # that this witness can't answer. Read three rows of each certain one, with the annotator's own marks:
 
 # %%
-from guard_utils.label_faults import fault_rows, tied_codes
+from guard_utils.audit.mapping import fault_rows, tied_codes
 
 tied = tied_codes(witness, run.policy)
 certain = faults[faults["certain"]]
@@ -199,8 +199,8 @@ accepted = pd.concat([certain[columns], decided], ignore_index=True)
 # be redistributed can be shared all the same.
 
 # %%
-from guard_utils.corrections import apply_corrections, read_corrections, write_corrections
-from guard_utils.label_faults import fault_corrections
+from guard_utils.audit.corrections import apply_corrections, read_corrections, write_corrections
+from guard_utils.audit.mapping import fault_corrections
 
 corrections = fault_corrections(witness, run.policy, accepted, reviewer="first page")
 path = write_corrections(run.folder / "audit" / "corrections-1.jsonl", corrections, given, run.policy)
@@ -221,7 +221,7 @@ except ValueError as error:
 # Time to mark our work, with the truth that a real auditor lacks.
 
 # %%
-from guard_utils.label_noise import precision
+from guard_utils.audit.noise import precision
 
 left = wrong_pairs(fixed, splits.train)
 print(f"{len(corrections):,} corrections of {len(accepted)} labels, {precision(corrections, wrong):.1%} of them right.")
@@ -244,8 +244,8 @@ print(f"Wrong pairs: {len(wrong):,} before, {len(left):,} now.")
 # With `GUARD = True` the fine-tuned guard itself joins them: one training for each fold of each audit, for GPUs.
 
 # %%
-from guard_utils.retraining import GuardModel, cheap_model
-from guard_utils.word_model import word_model
+from guard_utils.audit.retraining import GuardModel, cheap_model
+from guard_utils.audit.word_model import word_model
 
 GUARD, FOLDS = False, 5
 models = {"tfidf": tfidf, "words": word_model} | ({"guard": GuardModel(run)} if GUARD else {})
@@ -255,7 +255,7 @@ models = {"tfidf": tfidf, "words": word_model} | ({"guard": GuardModel(run)} if 
 # folds: what was made from the same is read, anything else is made anew.
 
 # %%
-from guard_utils.label_audit import out_of_sample
+from guard_utils.audit.ranking import out_of_sample
 
 tables = out_of_sample(run, f"{run.seed}", fixed, models, folds=FOLDS)
 
@@ -263,7 +263,7 @@ tables = out_of_sample(run, f"{run.seed}", fixed, models, folds=FOLDS)
 # How much do these models know? Against the labels that we have, which are still partly wrong:
 
 # %%
-from guard_utils.metrics import summary
+from guard_utils.metrics.scores import summary
 
 scores = pd.DataFrame({name: summary(df, run.policy) for name, df in tables.items()}).T
 scores[["weighted_f1", "subset_accuracy"]]
@@ -280,7 +280,7 @@ scores[["weighted_f1", "subset_accuracy"]]
 # score allows for how sure the models usually are of a category, so that a hard category does not fill the top.
 
 # %%
-from guard_utils.label_audit import suspects
+from guard_utils.audit.ranking import suspects
 
 ranked = suspects(tables, run.policy)
 ranked.head(5)
@@ -298,8 +298,8 @@ convicted.groupby(["code", "action"]).size().unstack(fill_value=0)
 # out. One that does has a fault of its own, and belongs there.
 
 # %%
-from guard_utils.associations import by_source_label
-from guard_utils.label_audit import proposal
+from guard_utils.audit.ranking import proposal
+from guard_utils.metrics.associations import by_source_label
 
 shares = by_source_label(proposal(tables["words"], convicted), run.policy).sort_values("disagreement", ascending=False)
 shares.loc[shares["rows"] >= 20, ["label", "code", "rows", "missed", "extra", "disagreement"]].head(6)
@@ -309,7 +309,7 @@ shares.loc[shares["rows"] >= 20, ["label", "code", "rows", "missed", "extra", "d
 # wrong pairs has she seen by then? Marked with the truth, for each model alone and for both:
 
 # %%
-from guard_utils.plots import precision_recall, save
+from guard_utils.figures.charts import precision_recall, save
 
 
 def review_curve(ranked):
@@ -319,7 +319,7 @@ def review_curve(ranked):
 
 
 # %%
-from guard_utils.label_noise import found_within
+from guard_utils.audit.noise import found_within
 
 alone = {name: suspects({name: df}, run.policy) for name, df in tables.items()}
 curves = {name: review_curve(table) for name, table in (alone | {"together": ranked}).items()}
@@ -344,7 +344,7 @@ pd.Series({name: found_within(table, left) for name, table in (alone | {"togethe
 # each model thinks.
 
 # %%
-from guard_utils.label_audit import review_table
+from guard_utils.audit.ranking import review_table
 
 review = review_table(ranked.head(100), tables["words"])
 review[["code", "suggestion", "given", "evidence", *(f"p_{name}" for name in models)]].head(12)
@@ -354,7 +354,7 @@ review[["code", "suggestion", "given", "evidence", *(f"p_{name}" for name in mod
 # reviewer fills in the first three lines; what she leaves empty stays undecided.
 
 # %%
-from guard_utils.corrections import read_review
+from guard_utils.audit.corrections import read_review
 from guard_utils.files import write_text
 
 review.loc[review.index[:3], "decision"] = review["suggestion"].head(3)
@@ -373,7 +373,7 @@ read_review(sheet, reviewer="a reader")
 # aside** until somebody reads it. A lacking code teaches the guard to keep silent, and there are plenty of other rows.
 
 # %% tags=["hide-input"]
-from guard_utils.label_audit import automatic, undecided
+from guard_utils.audit.ranking import automatic, undecided
 
 chosen = automatic(ranked)
 corrected = apply_corrections(fixed, chosen, run.policy)
@@ -398,8 +398,8 @@ print(f"Wrong pairs: {len(left):,} before, {len(still):,} corrected, {len(kept):
 # clean test set and on text that nobody here wrote. One planting of noise proves little, so there are three.
 
 # %%
-from guard_utils.datasets import rows_fingerprint
-from guard_utils.label_audit import remembered
+from guard_utils.audit.ranking import remembered
+from guard_utils.data.examples import rows_fingerprint
 
 asked = [*splits.test, *splits.independent]
 
@@ -448,7 +448,7 @@ pd.DataFrame(hunts).T.rename_axis("seed of the noise")
 # its own; the values are means over the plantings.
 
 # %%
-from guard_utils.retraining import recovery
+from guard_utils.audit.retraining import recovery
 
 versions["clean"] = [retrained(splits.train, "cheap-clean")]
 parts = {"test": slice(0, len(splits.test)), "independent": slice(len(splits.test), None)}
@@ -473,7 +473,7 @@ for part, found in recovered.items():
 # read yet.
 
 # %%
-from guard_utils.plots import ladder
+from guard_utils.figures.charts import ladder
 
 for_test = recovered["test"].steps
 first, *_, last, ceiling = for_test["weighted_f1"]
@@ -509,8 +509,8 @@ pd.concat({part: found.seeds for part, found in recovered.items()}, axis=1).rena
 # that are missing are made.
 
 # %%
-from guard_utils.leakage import without_leaks
-from guard_utils.scored import tuned_predictions
+from guard_utils.data.leakage import without_leaks
+from guard_utils.scoring.cached import tuned_predictions
 
 RETRAIN = False
 kept_ids = {e.id for e in without_leaks(splits.train, [splits.validation, splits.test, splits.independent])}
@@ -546,7 +546,7 @@ steps_of_guard = pd.concat(
 steps_of_guard.rename(columns={"metric": "texts"}).set_index(["texts", "step"])
 
 # %%
-from guard_utils.plots import score_comparison
+from guard_utils.figures.charts import score_comparison
 
 if of_guard:
     first, last, ceiling = of_guard["test"].steps["weighted_f1"]
@@ -616,7 +616,7 @@ print(f"{share:.0%} of the first {len(top)} suspects are planted; the others are
 # good, its doubts are the most interesting of all.
 
 # %%
-from guard_utils.scored import read_predictions
+from guard_utils.scoring.cached import read_predictions
 
 mine = read_predictions(run, "tuned", "test", splits.test)
 doubts = suspects({"guard": mine}, run.policy)
@@ -629,7 +629,7 @@ review_table(doubts.head(8), mine)[["code", "suggestion", "given", "text", "qual
 # decisions = read_review(Path("review.csv"), reviewer="your name")
 # write_corrections(Path("corrections.jsonl"), decisions, examples, policy)
 # reviewed = apply_corrections(examples, decisions, policy)
-# write_training_file(reviewed, run.folder / "train.jsonl", policy)  # guard_utils.training_data
+# write_training_file(reviewed, run.folder / "train.jsonl", policy)  # guard_utils.training.dataset
 # ```
 #
 # Then notebook 03 trains on it. Pass earlier decisions to `automatic` as `kept`: what a reader has decided once, no

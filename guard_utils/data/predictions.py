@@ -1,0 +1,221 @@
+"""The predictions table: what it must hold, and its lists and probabilities as matrices.
+
+One row a prompt: `id` (unique), `gold` and `predicted` (lists of codes), `p_<code>` for every code of the policy (exact
+marginals), `p_unsafe`, and `outside` (probability mass outside the grammar). Every number of this package is computed
+from such a table, whoever made it: a guard, a baseline, or a reader's own system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from guard_utils.policy import Taxonomy
+
+if TYPE_CHECKING:
+    from guard_utils.data.examples import Example
+
+BoolMatrix = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+
+ROUNDING = 1e-6
+"""Sums of exponentials may pass 0 or 1 by this much; more is an error."""
+
+
+def predictions_table(
+    examples: Sequence[Example],
+    policy: Taxonomy,
+    marginals: npt.ArrayLike,
+    predicted: Sequence[Iterable[str]],
+    outside: npt.ArrayLike,
+    *,
+    unsafe: npt.ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Builds the predictions table of any system, a guard or a baseline.
+
+    Args:
+        examples: What was scored.
+        policy: Names the columns `p_<code>`.
+        marginals: [examples, categories] P(code), columns in policy order.
+        predicted: The codes of each example's answer, in any order.
+        outside: [examples] probability mass outside the grammar, or one number for all.
+        unsafe: [examples] P(any code). If left out, 1 - product of (1 - P(code)), which holds for a system that
+            decides each category by itself; a guard does not, so give `Scores.unsafe`.
+
+    Returns:
+        One row an example, in the given order: `id`, `text`, `language`, `template_id`, `situation`, `gold`, `labels`
+        (distinct source labels in order of appearance), `predicted`, `p_<code>`..., `p_unsafe`, `outside`.
+
+    Raises:
+        ValueError: A number of rows or columns does not fit, or the table is faulty; see `check_predictions`.
+    """
+    values = np.asarray(marginals, dtype=float)
+    if values.shape != (len(examples), len(policy)) or len(predicted) != len(examples):
+        raise ValueError(
+            f"marginals {list(values.shape)} and {len(predicted)} predictions do not fit {len(examples)} examples and "
+            f"the {len(policy)} categories of policy {policy.name!r}; score exactly these examples with that policy"
+        )
+    place = {code: i for i, code in enumerate(policy.codes)}
+    table = pd.DataFrame(
+        {
+            "id": [e.id for e in examples],
+            "text": [e.text for e in examples],
+            "language": [e.language for e in examples],
+            "template_id": [e.template_id for e in examples],
+            "situation": [e.situation for e in examples],
+            "gold": [list(e.codes) for e in examples],
+            "labels": [list(dict.fromkeys(span.label for span in e.spans)) for e in examples],
+            "predicted": [sorted(codes, key=lambda code: place.get(code, -1)) for codes in predicted],
+            **{f"p_{code}": values[:, i] for code, i in place.items()},
+            "p_unsafe": 1 - np.prod(1 - values, axis=1) if unsafe is None else np.asarray(unsafe, dtype=float),
+            "outside": np.broadcast_to(np.asarray(outside, dtype=float), len(examples)),
+        }
+    )
+    check_predictions(table, policy)
+    return table
+
+
+def check_predictions(df: pd.DataFrame, policy: Taxonomy) -> None:
+    """Checks a predictions table.
+
+    Args:
+        df: The table.
+        policy: The policy whose codes it may hold.
+
+    Raises:
+        ValueError: A column is missing, there is no row, an id is missing or repeated, a cell of `gold` or `predicted`
+            is not a list of distinct codes of the policy, or a probability is NaN or outside [0, 1]. The message names
+            the value, the row and the remedy.
+    """
+    probabilities = [*(f"p_{code}" for code in policy.codes), "p_unsafe", "outside"]
+    missing = [name for name in ("id", "gold", "predicted", *probabilities) if name not in df.columns]
+    if missing:
+        raise ValueError(f"predictions lack the columns {missing} of policy {policy.name!r}; score with that policy")
+    if df.empty:
+        raise ValueError("predictions have no row; score at least one prompt")
+    if df["id"].isna().any():
+        raise ValueError(f"row {int(np.argmax(df['id'].isna()))} has no id; give each prompt its own")
+    repeated = df["id"][df["id"].duplicated()]
+    if len(repeated):
+        raise ValueError(f"id {repeated.iloc[0]!r} stands on more than one row; keep each prompt once")
+    for column in ("gold", "predicted"):
+        code_matrix(df[column], policy, ids=df["id"], column=column)
+    for column in probabilities:
+        _check_probabilities(df, column)
+
+
+def _check_probabilities(df: pd.DataFrame, column: str) -> None:
+    if not pd.api.types.is_numeric_dtype(df[column]):
+        raise ValueError(f"column {column} holds {df[column].dtype}, not numbers; convert it to float")
+    values = df[column].to_numpy(dtype=float, na_value=np.nan)
+    bad = ~((values >= -ROUNDING) & (values <= 1 + ROUNDING))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"{column} is {values[row]} on row {row} (id {df['id'].iloc[row]!r}); "
+            "it must be a probability in [0, 1]: exponentiate log-probabilities, drop unscored rows"
+        )
+
+
+def code_matrix(
+    lists: Iterable[Iterable[str]], policy: Taxonomy, *, ids: Sequence[str] | pd.Series, column: str
+) -> BoolMatrix:
+    """Turns lists of codes into a bool matrix [rows, categories].
+
+    Args:
+        lists: One list, tuple or array of codes a row.
+        policy: Names and orders the columns.
+        ids: Ids of the rows, for messages.
+        column: Name of the list column, for messages.
+
+    Raises:
+        ValueError: A cell is no list, or a code is unknown or repeated.
+    """
+    cells = list(lists)
+    names = list(ids)
+    no_list = [row for row, cell in enumerate(cells) if not isinstance(cell, list | tuple | np.ndarray)]
+    if no_list:
+        row = no_list[0]
+        raise ValueError(
+            f"{column} is {cells[row]!r} on row {row} (id {names[row]!r}); write a list of codes, [] where safe"
+        )
+    sizes = np.array([len(list(cell)) for cell in cells])
+    rows = np.repeat(np.arange(len(cells)), sizes)
+    place = {code: i for i, code in enumerate(policy.codes)}
+    flat = [code for cell in cells for code in cell]
+    columns = np.array([place.get(code, -1) for code in flat], dtype=int)
+    if (columns < 0).any():
+        at = int(np.argmax(columns < 0))
+        raise ValueError(
+            f"{column} holds {flat[at]!r} on row {rows[at]} (id {names[rows[at]]!r}); policy {policy.name!r} has only "
+            f"{', '.join(policy.codes)}: map the labels to these codes"
+        )
+    matrix = np.zeros((len(cells), len(policy)), dtype=bool)
+    matrix[rows, columns] = True
+    if matrix.sum() != len(flat):
+        row = int(np.argmax(matrix.sum(axis=1) != sizes))
+        raise ValueError(f"{column} repeats a code on row {row} (id {names[row]!r}): {list(cells[row])}; write it once")
+    return matrix
+
+
+def gold_matrix(df: pd.DataFrame, policy: Taxonomy) -> BoolMatrix:
+    """Returns the gold codes as bool [rows, categories], columns in policy order.
+
+    Raises:
+        ValueError: A cell is no list of distinct codes of the policy.
+    """
+    return code_matrix(df["gold"], policy, ids=df["id"], column="gold")
+
+
+def predicted_matrix(df: pd.DataFrame, policy: Taxonomy) -> BoolMatrix:
+    """Returns the predicted codes as bool [rows, categories], columns in policy order.
+
+    Raises:
+        ValueError: A cell is no list of distinct codes of the policy.
+    """
+    return code_matrix(df["predicted"], policy, ids=df["id"], column="predicted")
+
+
+def score_matrix(df: pd.DataFrame, policy: Taxonomy) -> FloatArray:
+    """Returns the marginals P(code) as float [rows, categories], rounding beyond 0 and 1 clipped."""
+    values = df[[f"p_{code}" for code in policy.codes]].to_numpy(dtype=float)
+    return np.asarray(np.clip(values, 0.0, 1.0))
+
+
+def need_columns(df: pd.DataFrame, *columns: str) -> None:
+    """Checks for columns that only some analyses read.
+
+    Raises:
+        ValueError: Names the missing ones.
+    """
+    missing = [name for name in columns if name not in df.columns]
+    if missing:
+        raise ValueError(f"predictions lack the columns {missing}, which this analysis reads; join them by id")
+
+
+def check_same_rows(a: pd.DataFrame, b: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
+    """Checks that two tables answer the same prompts with the same gold, and returns `b` in the row order of `a`.
+
+    Raises:
+        ValueError: A table is faulty, an id stands in one only, or a row's gold differs.
+    """
+    check_predictions(a, policy)
+    check_predictions(b, policy)
+    alone = sorted(set(a["id"]) ^ set(b["id"]))
+    if alone:
+        raise ValueError(
+            f"{len(alone)} ids stand in one table only, the first is {alone[0]!r}; score both systems on the same rows"
+        )
+    aligned = b.set_index("id", drop=False).loc[a["id"]].reset_index(drop=True)
+    differs = (gold_matrix(a, policy) != gold_matrix(aligned, policy)).any(axis=1)
+    if differs.any():
+        row = int(np.argmax(differs))
+        raise ValueError(
+            f"gold of id {a['id'].iloc[row]!r} is {list(a['gold'].iloc[row])} in one table and "
+            f"{list(aligned['gold'].iloc[row])} in the other; score both against one label map"
+        )
+    return aligned

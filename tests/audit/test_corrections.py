@@ -1,0 +1,139 @@
+"""Corrections: what the file holds, what applying them changes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guard_utils.audit.corrections import (
+    Correction,
+    CorrectionError,
+    apply_corrections,
+    read_corrections,
+    read_review,
+    write_corrections,
+)
+from guard_utils.data.examples import Example
+from guard_utils.policy import PII
+
+
+def rows(*codes: tuple[str, ...]) -> list[Example]:
+    return [Example(f"r{i}", f"secret text {i}", own, "en", f"t{i}", "", ()) for i, own in enumerate(codes)]
+
+
+DATA = rows(("S1",), (), ("S2", "S4"))
+ADD = Correction("r0", "S3", "add", "a phone number stands there", "ann")
+REMOVE = Correction("r2", "S2", "remove", "a post code", "ann")
+KEEP = Correction("r1", "S1", "keep", "Paris is a city here", "ann")
+
+
+def test_codes_change_where_decided_and_nowhere_else() -> None:
+    corrected = apply_corrections(DATA, [REMOVE, KEEP, ADD], PII)
+    assert [example.codes for example in corrected] == [("S1", "S3"), (), ("S4",)]
+    assert [replace(e, codes=()) for e in corrected] == [replace(e, codes=()) for e in DATA]
+    assert [example.codes for example in DATA] == [("S1",), (), ("S2", "S4")]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(PII.codes)), unique=True))
+def test_applying_the_opposite_gives_the_data_back_in_any_order(pairs: list[tuple[int, str]]) -> None:
+    there = [Correction(f"r{i}", c, "remove" if c in DATA[i].codes else "add", "", "x") for i, c in pairs]
+    back = [replace(item, action="add" if item.action == "remove" else "remove") for item in reversed(there)]
+    corrected = apply_corrections(DATA, there, PII)
+    assert corrected == apply_corrections(DATA, there[::-1], PII)
+    assert apply_corrections(corrected, back, PII) == DATA
+
+
+@pytest.mark.parametrize(
+    ("corrections", "words"),
+    [
+        ([replace(ADD, id="r9")], "'r9'"),
+        ([ADD, replace(ADD, action="keep", reviewer="bob")], "ann says add, bob says keep"),
+        ([replace(ADD, code="S1")], "wants to add S1 of row 'r0', which is given"),
+        ([replace(REMOVE, code="S5")], "wants to remove S5"),
+        ([replace(ADD, code="S6")], "S6.*not in policy 'pii'"),
+    ],
+    ids=["unknown id", "conflict", "added twice", "removed what is not there", "foreign code"],
+)
+def test_what_does_not_fit_is_refused(corrections: list[Correction], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        apply_corrections(DATA, corrections, PII)
+
+
+def test_two_reviewers_may_agree() -> None:
+    assert apply_corrections(DATA, [ADD, replace(ADD, reviewer="bob")], PII)[0].codes == ("S1", "S3")
+
+
+def test_a_repeated_id_is_refused() -> None:
+    with pytest.raises(CorrectionError, match="'r0' stands on several rows"):
+        apply_corrections([*DATA, DATA[0]], [ADD], PII)
+
+
+def test_file_holds_no_text_and_comes_back(tmp_path: Path) -> None:
+    path = write_corrections(tmp_path / "c.jsonl", [REMOVE, ADD, KEEP, ADD], DATA, PII)
+    assert read_corrections(path, DATA) == [ADD, KEEP, REMOVE]
+    assert "secret" not in path.read_text()
+    head, *lines = map(json.loads, path.read_text().splitlines())
+    assert head["rows"] == 3 and set(lines[0]) == {"id", "code", "action", "reason", "reviewer"}
+    again = write_corrections(tmp_path / "d.jsonl", [ADD, KEEP, REMOVE], DATA, PII)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(CorrectionError, match="r9"):
+        write_corrections(tmp_path / "c.jsonl", [replace(ADD, id="r9")], DATA, PII)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("other", [DATA[:2], DATA[::-1], [replace(DATA[0], codes=()), *DATA[1:]]])
+def test_corrections_of_another_version_are_refused(other: list[Example], tmp_path: Path) -> None:
+    path = write_corrections(tmp_path / "c.jsonl", [ADD], DATA, PII)
+    with pytest.raises(CorrectionError, match="load the version that was reviewed"):
+        read_corrections(path, other)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"id": "r0", "code": "S3"', "line 2"),
+        ('{"id": "r0", "code": "S3"}', "line 2: .*missing"),
+        (
+            '{"id": "r0", "code": "S3", "action": "delete", "reason": "", "reviewer": "x"}',
+            "'delete'.*add, remove, keep",
+        ),
+        ('{"id": "r0", "code": "3", "action": "add", "reason": "", "reviewer": "x"}', "'3'.*S1, S2"),
+        ('{"id": "r0", "code": "S3", "action": "add", "reason": "", "reviewer": " "}', "no reviewer"),
+    ],
+)
+def test_a_broken_line_is_named(line: str, words: str, tmp_path: Path) -> None:
+    path = write_corrections(tmp_path / "c.jsonl", [], DATA, PII)
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(CorrectionError, match=words):
+        read_corrections(path, DATA)
+
+
+@pytest.mark.parametrize("text", ["", "[]\n", '{"id": "r0"}\n'])
+def test_a_file_without_header_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text(text)
+    with pytest.raises(CorrectionError, match="does not begin with a header"):
+        read_corrections(path, DATA)
+
+
+def test_a_spreadsheet_gives_its_filled_rows(tmp_path: Path) -> None:
+    table = pd.DataFrame({"id": ["r0", "r1", "r2"], "code": ["S3", "S1", "S2"]})
+    table["decision"], table["reason"] = ["Add ", "", "remove"], ["phone, plainly", "", ""]
+    table.to_csv(tmp_path / "review.csv", index=False)
+    found = read_review(tmp_path / "review.csv", reviewer="ann")
+    assert found == [
+        Correction("r0", "S3", "add", "phone, plainly", "ann"),
+        Correction("r2", "S2", "remove", "", "ann"),
+    ]
+    table.drop(columns="decision").to_csv(tmp_path / "bad.csv", index=False)
+    with pytest.raises(CorrectionError, match="decision"):
+        read_review(tmp_path / "bad.csv", reviewer="ann")

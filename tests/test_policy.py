@@ -1,0 +1,125 @@
+"""Categories, policies and the answer's grammar."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guard_utils.policy import LLAMA_GUARD_3, PII, Category, ParseFailure, Taxonomy, Verdict, all_verdicts, parse
+
+codes_of_pii = st.sets(st.sampled_from(PII.codes))
+
+
+# --- taxonomy ---------------------------------------------------------------
+
+
+def test_the_two_taxonomies_are_as_published():
+    assert LLAMA_GUARD_3.codes == tuple(f"S{i}" for i in range(1, 15))
+    assert (LLAMA_GUARD_3.names["S1"], LLAMA_GUARD_3.names["S7"], LLAMA_GUARD_3.names["S14"]) == (
+        "Violent Crimes",
+        "Privacy",
+        "Code Interpreter Abuse",
+    )
+    assert PII.names == {
+        "S1": "Name",
+        "S2": "IP Address",
+        "S3": "Phone Number",
+        "S4": "Address",
+        "S5": "Credit Card",
+    }
+
+
+def test_a_code_is_the_position_of_its_category():
+    mixed = Taxonomy("mine", (Category("Pets", "Any animal."), Category("Plants")))
+    assert mixed.names == {"S1": "Pets", "S2": "Plants"}
+    assert Taxonomy("many", mixed.categories * 15).codes[-1] == "S30"
+
+
+def test_select_keeps_the_order_given_and_numbers_anew():
+    policy = PII.select(["S4", "S1"])
+    assert policy.names == {"S1": "Address", "S2": "Name"}
+    assert policy.categories[0].description == PII.categories[3].description
+    assert policy.position("S2") == 1 and len(policy) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Category(" "), "no name"),
+        (lambda: Taxonomy("empty", ()), "empty"),
+        (lambda: PII.select([]), "at least one"),
+        (lambda: PII.select(["S1", "S1"]), "each once"),
+        (lambda: PII.select(["S6"]), "S1, S2, S3, S4, S5"),
+        (lambda: PII.position("S0"), "'S0'"),
+    ],
+)
+def test_faulty_taxonomies_are_refused_with_the_remedy(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# --- verdict ----------------------------------------------------------------
+
+
+@given(codes_of_pii)
+def test_a_verdict_is_read_back_from_its_own_text(codes):
+    verdict = Verdict.of(codes)
+    assert parse(verdict.text, PII) == verdict
+    assert parse(f"\n\n{verdict.text}\n ", PII) == verdict, "Llama Guard begins with a blank line"
+    assert verdict.is_safe == (not codes)
+
+
+def test_codes_sort_by_number_and_stand_once():
+    assert Verdict.of(["S10", "S2", "S10"]).text == "unsafe\nS2,S10"
+    with pytest.raises(ValueError, match=r"Verdict\.of"):
+        Verdict(("S2", "S1"))
+    with pytest.raises(ValueError, match=r"Verdict\.of"):
+        Verdict(("S1", "S1"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("", "first line"),
+        ("Safe", "first line"),
+        ("safe.", "first line"),
+        ("safe\nS1", "first line"),
+        ("unsafe", "exactly one more line"),
+        ("unsafe\nS1\nbecause", "exactly one more line"),
+        ("unsafe S1", "first line"),
+        ("unsafe\nS6", "unknown codes"),
+        ("unsafe\nS1, S2", "unknown codes"),
+        ("unsafe\nS1,", "unknown codes"),
+        ("unsafe\ns1", "unknown codes"),
+        ("unsafe\nS2,S1", "ascending"),
+        ("unsafe\nS1,S1", "ascending"),
+    ],
+)
+def test_anything_else_is_a_failure_with_its_reason(answer, reason):
+    found = parse(answer, PII)
+    assert isinstance(found, ParseFailure)
+    assert found.answer == answer and reason in found.reason
+
+
+@given(st.lists(st.sampled_from(["safe", "unsafe", "\n", ",", "S1", "S2", "S5", "S6", " ", "\r", "x"])).map("".join))
+def test_parse_is_total_and_strict(answer):
+    found = parse(answer, PII)
+    assert isinstance(found, ParseFailure) or found.text == answer.strip()
+
+
+def test_every_set_of_codes_is_one_verdict():
+    verdicts = all_verdicts(PII)
+    assert len(verdicts) == len(set(verdicts)) == 32
+    assert {v.codes for v in verdicts} == {c for k in range(6) for c in combinations(PII.codes, k)}
+    assert verdicts[0].is_safe and [len(v.codes) for v in verdicts] == sorted(len(v.codes) for v in verdicts)
+
+
+def test_a_cap_limits_the_number_of_codes():
+    capped = all_verdicts(LLAMA_GUARD_3, max_violations=2)
+    assert len(capped) == 1 + 14 + 91 and max(len(v.codes) for v in capped) == 2
+    assert all_verdicts(PII, max_violations=9) == all_verdicts(PII)
+    with pytest.raises(ValueError, match="at least 1"):
+        all_verdicts(PII, max_violations=0)

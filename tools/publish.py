@@ -1,0 +1,196 @@
+"""What a run of the series promises, and what the README says of it: both written from run records, never by hand.
+
+    python -m tools.publish laptop --expected RUN ...   # expected/laptop.toml, from artifacts folders of runs
+    python -m tools.publish laptop --readme             # results of README.md, from expected/laptop.toml
+
+The first RUN is the published one; others differ in seed and tell how far a number moves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import statistics
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from guard_utils.files import write_text
+from guard_utils.profiles import repository
+from guard_utils.records import Interval, load_records, versions
+
+HEAD = """\
+# What a run of the {profile} profile is expected to measure; `python -m tools.publish` writes this file.
+# Values, intervals and n are those of the first run, which the committed notebooks show. A tolerance is two standard
+# deviations over the runs where there are three or more, else half the interval, and at least {floor}.
+"""
+FLOOR = 0.02
+SHOWN = {
+    "tuned-test": "own test set",
+    "tuned-test-single": "… texts with at most one category",
+    "tuned-test-multi": "… texts with two or more",
+    "tuned-independent": "**independent text** (`presidio-templates`)",
+}
+"""Results in the README's table."""
+
+
+def expected_text(profile: str, runs: Sequence[Path | str]) -> str:
+    """Makes `expected/<profile>.toml`.
+
+    Args:
+        profile: Profile of the runs.
+        runs: Their artifacts folders, that of the published run first.
+
+    Raises:
+        FileNotFoundError: A folder has no records.
+    """
+    found = [{item.name: item for item in load_records(run)} for run in runs]
+    timings = Path(runs[0]) / "timings.json"
+    seconds = json.loads(timings.read_text(encoding="utf-8")) if timings.is_file() else {}
+    facts = {
+        "seeds": sorted({item.seed for run in found for item in run.values()}),
+        "cores": os.cpu_count(),
+        "minutes": {name: round(took / 60, 1) for name, took in sorted(seconds.items())},
+        "versions": versions(),
+    }
+    lines = [HEAD.format(profile=profile, floor=FLOOR), "[run]", *(f"{key} = {_toml(v)}" for key, v in facts.items())]
+    for name, item in found[0].items():
+        lines += ["", f"[{name}]", f"model = {_toml(item.model)}"]
+        for metric, number in item.values.items():
+            values = [_value(run[name].values[metric]) for run in found if name in run and metric in run[name].values]
+            if not math.isnan(_value(number)):
+                lines.append(f"{metric} = {_toml(_entry(number, values) | {'n': item.n})}")
+    return "\n".join(lines) + "\n"
+
+
+def _value(number: float | Interval) -> float:
+    return number.value if isinstance(number, Interval) else number
+
+
+def _entry(number: float | Interval, values: Sequence[float]) -> dict[str, float]:
+    cells = asdict(number) if isinstance(number, Interval) else {"value": number}
+    width = (cells["high"] - cells["low"]) / 2 if "high" in cells else 0.0
+    if len(values) > 2:
+        cells["spread"] = width = 2 * statistics.stdev(values)
+    return {key: round(cell, 4) for key, cell in cells.items()} | {"tolerance": round(max(FLOOR, width), 4)}
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML, which writes all but tables as JSON does."""
+    if not isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False)
+    return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+
+
+def fill_readme(text: str, profile: str) -> str:
+    """Renews what a README says of a profile: the blocks between markers, the minutes, the alt text of the figure.
+
+    Args:
+        text: The README as it is.
+        profile: Whose `expected/<profile>.toml` is read.
+    """
+    facts = tomllib.loads((repository() / "notebooks" / "expected" / f"{profile}.toml").read_text(encoding="utf-8"))
+    alt = (repository() / "notebooks" / "figures" / "scores.alt.txt").read_text(encoding="utf-8").strip()
+    text = re.sub(r"!\[[^]]*\](?=\(notebooks/figures/scores\.png\))", lambda _: f"![{alt}]", text)
+    for name, minutes in facts["run"]["minutes"].items():
+        text = re.sub(rf"(\(notebooks/{name}\.ipynb\) \|[^|\n]*\| )[\d.]+", rf"\g<1>{minutes}", text)
+    blocks = {"results": _block(facts, profile), "speed": _speed(repository() / "tools" / "benchmarks" / "results")}
+    for name, block in blocks.items():
+        text = _between(text, name, block)
+    return text
+
+
+def _between(text: str, name: str, block: str) -> str:
+    marks = rf"(?s)(<!-- {name}:start -->\n).*?(?=<!-- {name}:end -->)"
+    return re.sub(marks, lambda mark: mark[1] + block, text)
+
+
+def _speed(folder: Path) -> str:
+    training, scoring = (json.loads((folder / f"{name}.json").read_text()) for name in ("training", "scoring"))
+    machine, ours, stock = training["machine"], training["shared"], training["stock"]
+    first = [
+        f"training the same LoRA, {training['dtype']}",
+        f"{ours['examples_per_second']:.1f} examples/s, {ours['peak_memory_gib']:.1f} GiB",
+        f"stock batches: {stock['examples_per_second']:.2f} examples/s, {stock['peak_memory_gib']:.1f} GiB",
+        f"**{training['ratio']:.1f}x**",
+        f"losses of {len(ours['losses'])} steps apart by at most {training['loss_difference']:.3f}",
+    ]
+    second = [
+        f"scoring {scoring['rows']} texts, {scoring['dtype']}",
+        f"{scoring['ours_prompts_per_second']:.1f} prompts/s",
+        f"one prompt, `generate`: {scoring['reference_prompts_per_second']:.1f} prompts/s",
+        f"**{scoring['ratio']:.1f}x**",
+        f"{scoring['equal_verdicts']} of {scoring['rows']} verdicts equal",
+    ]
+    table = [["", "here", "there", "ratio", "results"], ["---"] * 5, first, second]
+    told = f"Measured by `benchmarks/`, each in one run, on {machine['cores']} cores ({machine['cpu']}):"
+    return "\n".join([told, "", *(f"| {' | '.join(cells)} |" for cells in table)]) + "\n"
+
+
+def _block(facts: Mapping[str, Any], profile: str) -> str:
+    def score(name: str, metric: str) -> str:
+        return str(Interval(*(facts[name][metric][key] for key in ("value", "low", "high"))))
+
+    run, trained, alarms = facts["run"], facts["training"]["minutes"], facts["hard-negatives-test"]
+    packages = ", ".join(
+        f"{name} {run['versions'][name].split('+')[0]}" for name in ("torch", "torchtune", "transformers")
+    )
+    lines = [
+        f"Profile `{profile}` ({facts['training']['model']}, seed {run['seeds'][0]}; {packages}), trained on "
+        f"{trained['n']:,} examples in {trained['value']:.0f} minutes on {run['cores']} CPU cores:",
+        "",
+        "| scored on | texts | weighted F1 | exact match | safe/unsafe F1 | best baseline, weighted F1 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, title in SHOWN.items():
+        bar = facts.get(name.replace("tuned", "best-baseline"), {})
+        rival = f"{score(name.replace('tuned', 'best-baseline'), 'weighted_f1')} ({bar['model']})" if bar else ""
+        cells = [f"**{score(name, 'weighted_f1')}**", score(name, "subset_accuracy"), score(name, "binary_f1"), rival]
+        lines.append(f"| {title} | {facts[name]['weighted_f1']['n']:,} | {' | '.join(cells)} |")
+    spreads = {name: facts[name]["weighted_f1"].get("spread") for name in ("tuned-test", "tuned-independent")}
+    if None not in spreads.values():
+        told = " and ".join(f"{spread:.3f} on {name.removeprefix('tuned-')}" for name, spread in spreads.items())
+        lines += ["", f"Two standard deviations of weighted F1 over the seeds {str(run['seeds'])[1:-1]}: {told}."]
+    lines += [
+        "",
+        f"Of {alarms['false_positive_rate']['n']} safe texts of the test set, full of look-alikes (order numbers, "
+        f"versions, dates, handles), it calls {score('hard-negatives-test', 'false_positive_rate')} unsafe.",
+    ]
+    if "recovered-guard-test" in facts:
+        noisy, audited = (
+            " and ".join(f"{score(f'recovered-guard-{part}', step)} on {part}" for part in ("test", "independent"))
+            for step in ("noisy", "audited")
+        )
+        lines += [
+            "",
+            f"Trained on labels with planted faults (notebook 06), it reaches {noisy}; on the same labels audited, "
+            f"{audited}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see the top of this file."""
+    parser = argparse.ArgumentParser(prog="python -m tools.publish", description="Promises, from run records.")
+    parser.add_argument("profile", help="such as laptop")
+    parser.add_argument("--expected", nargs="+", metavar="RUN", help="write expected/ from these artifacts folders")
+    parser.add_argument("--readme", action="store_true", help="write the results of README.md from expected/")
+    options = parser.parse_args(arguments)
+    if options.expected:
+        write_text(
+            repository() / "notebooks" / "expected" / f"{options.profile}.toml", expected_text(options.profile, options.expected)
+        )
+    if options.readme:
+        path = repository() / "README.md"
+        write_text(path, fill_readme(path.read_text(encoding="utf-8"), options.profile))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
