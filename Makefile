@@ -9,32 +9,33 @@ export GUARD_UTILS_CACHE ?= $(HOME)/.cache/guard_utils
 
 .PHONY: verdict tutorial test notebooks check clean
 
-# What each system that is here says of a text.
-verdict: export TEXT ?= Could you ask Carmen whether 109.4.61.213 is still ours?
+# What each system that is here says of a text, as typed: make would expand the `$5` of a `$500`.
+TEXT ?= Could you ask Carmen whether 109.4.61.213 is still ours?
+verdict: export GIVEN := $(value TEXT)
 verdict: $(VENV)/.installed
-	@$(RUN) -m guard_utils.__main__ --verdict "$$TEXT"
+	@$(RUN) -m guard_utils verdict "$$GIVEN"
 
 tutorial: $(VENV)/.installed
-	$(RUN) -m guard_utils.assets
+	$(RUN) -m guard_utils fetch --all
 	$(RUN) -m tools.notebooks run --profile laptop
-	$(RUN) -m guard_utils.report laptop
+	$(RUN) -m tools.publish report laptop
 
 test: $(VENV)/.tested
-	$(RUN) -m guard_utils.assets
+	$(RUN) -m guard_utils fetch --all
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 # Rebuilds the committed notebooks, with the outputs of the laptop profile. Where numbers have moved, write them down
-# (`.venv/bin/python -m tools.publish laptop --expected artifacts/laptop --readme`) and rebuild: the notebooks show
-# what is expected, too.
+# (`.venv/bin/python -m tools.publish expected laptop artifacts/laptop`, then `readme laptop`) and rebuild: the notebooks
+# show what is expected, too.
 notebooks: $(VENV)/.installed
 	$(RUN) -m tools.notebooks run --profile laptop --keep
 
 # What this machine can run.
 check: $(VENV)/.installed
-	$(RUN) -m guard_utils.__main__
+	$(RUN) -m guard_utils check
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed; set PYTHON=python3.12, say')"

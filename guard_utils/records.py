@@ -1,44 +1,42 @@
-"""Run records: what was measured, on how many prompts, with which model, seed and versions.
+"""Run records: what a run measured, whether it is what the series promises, and the card that ends a notebook.
 
-A number in prose comes from a record: one JSON file a result under `artifacts/<profile>/records/`. It holds no date and
-no path, so that two runs can be compared byte for byte.
+A record is one JSON file a result under `artifacts/<profile>/records/`, without date or path, so that two runs can be
+compared byte for byte. This file computes no score; `tools/publish.py` writes the promises.
 """
 
 from __future__ import annotations
 
+import hashlib
+import html
 import json
 import math
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import guard_utils
 from guard_utils.files import write_text
+from guard_utils.profiles import EMBEDDED, Run, repository
 
 PACKAGES = ("torch", "torchtune", "transformers", "datasets", "scikit-learn")
-NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A score and its interval; `str` gives `0.912 [0.899, 0.924]`, and a format spec applies to each number.
-
-    Attributes:
-        value: The score; NaN where nothing was measured.
-        low: Lower bound.
-        high: Upper bound.
-    """
+    """A score and its bounds, which a plain number lacks: NaN. Prints as `0.912 [0.899, 0.924]` or `0.912`."""
 
     value: float
-    low: float
-    high: float
+    low: float = math.nan
+    high: float = math.nan
 
     def __post_init__(self) -> None:
         if self.low > self.high:
@@ -48,180 +46,196 @@ class Interval:
         if math.isnan(self.value):
             return "not measured"
         value, low, high = (format(number, spec or ".3f") for number in (self.value, self.low, self.high))
-        return f"{value} [{low}, {high}]"
+        return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
 
     def __str__(self) -> str:
         return format(self)
-
-
-@dataclass(frozen=True)
-class Record:
-    """One named result of a run.
-
-    Attributes:
-        profile: Profile of the run.
-        name: Name of the result, unique in the profile.
-        values: Metric to number, or number with interval.
-        n: Prompts measured.
-        seed: Of the run.
-        model: Name of the model or system.
-        revision: Of the model, where it has one.
-        versions: Package to version.
-        extra: Whatever else decides the numbers, such as data and config hashes.
-    """
-
-    profile: str
-    name: str
-    values: Mapping[str, float | Interval]
-    n: int
-    seed: int
-    model: str
-    revision: str | None
-    versions: Mapping[str, str]
-    extra: Mapping[str, Any]
-
-
-def check_name(name: str, what: str) -> None:
-    """Checks a name that becomes a file name and a TOML key.
-
-    Raises:
-        ValueError: It has other characters than letters, digits, `_` and `-`.
-    """
-    if not NAME.fullmatch(name):
-        raise ValueError(f"{what} name {name!r} may hold letters, digits, '_' and '-' only, for it becomes a file name")
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of Python, this package and the packages that decide the numbers."""
-    found = {"python": platform.python_version(), "guard_utils": guard_utils.__version__}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def write_benchmark(figures: Mapping[str, Any], output: Path | None) -> None:
-    """Prints a benchmark's figures as JSON with the machine they were taken on, and writes them where asked."""
-    cpu = re.search(r"model name\s*: (.*)", _text(Path("/proc/cpuinfo")))
-    machine = {
-        "platform": platform.platform(),
-        "cpu": cpu[1] if cpu else platform.processor(),
-        "cores": os.cpu_count(),
-    }
-    text = json.dumps(dict(figures) | {"machine": machine, "versions": versions()}, indent=2)
-    print(text)
-    if output is not None:
-        write_text(output, text + "\n")
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-def _no_paths(value: Any, place: str) -> None:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _no_paths(item, f"{place}.{key}")
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _no_paths(item, place)
-    elif isinstance(value, PurePath) or (isinstance(value, str) and PurePath(value).is_absolute()):
-        raise ValueError(f"{place} is the path {str(value)!r}, which no other machine has; give a name or a hash")
-
-
-def _number(value: float) -> float | None:
-    """NaN is no JSON: null stands for it."""
-    return None if math.isnan(value) else float(value)
-
-
-def record(
-    path: Path | str,
-    *,
-    profile: str,
-    name: str,
-    values: Mapping[str, float | Interval],
-    n: int,
-    seed: int,
-    model: str,
-    revision: str | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> Record:
-    """Writes a result to `<path>/records/<name>.json`, whole or not at all; an older one of that name is replaced.
-
-    Args:
-        path: Artifacts folder of the profile, `artifacts/<profile>`.
-        profile: Profile of the run.
-        name: Name of the result: letters, digits, `_` and `-`.
-        values: Metric to number or `Interval`; `intervals_of` makes them of a bootstrap table.
-        n: Prompts measured.
-        seed: Of the run.
-        model: Name of the model or system.
-        revision: Of the model.
-        extra: Hashes of data and config, and whatever else decides the numbers; must be JSON.
-
-    Raises:
-        ValueError: A faulty name, no value, an infinite one, no prompt, or a path of this machine.
-    """
-    check_name(name, "result")
-    for metric in values:
-        check_name(metric, "metric")
-    if not values or n < 1:
-        raise ValueError(f"result {name!r} has {len(values)} values on {n} prompts; record at least one of each")
-    made = Record(profile, name, dict(values), int(n), int(seed), model, revision, versions(), dict(extra or {}))
-    _no_paths({"model": model, "revision": revision, "extra": made.extra}, name)
-    cells = {
-        metric: {key: _number(number) for key, number in asdict(value).items()}
-        if isinstance(value, Interval)
-        else {"value": _number(value)}
-        for metric, value in values.items()
-    }
-    try:
-        text = json.dumps(vars(made) | {"values": cells}, indent=2, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"result {name!r} can't be written as JSON: {error}; pass plain finite numbers") from error
-    write_text(Path(path) / "records" / f"{name}.json", f"{text}\n")
-    return made
 
 
 def intervals_of(table: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Interval]:
     """Picks metrics of a `bootstrap` table (columns `metric, value, low, high`) as values for `record`.
 
     Raises:
-        ValueError: The table has no such metric.
+        KeyError: The table lacks a metric.
     """
     rows = table.set_index("metric")[["value", "low", "high"]]
-    missing = [metric for metric in metrics if metric not in rows.index]
-    if missing:
-        raise ValueError(f"the table has no metrics {missing}; it has {', '.join(rows.index)}")
     return {metric: Interval(*(float(number) for number in rows.loc[metric])) for metric in metrics}
 
 
-def load_records(folder: Path | str) -> list[Record]:
-    """Reads the records of a profile, sorted by name.
+@dataclass(frozen=True)
+class Record:
+    """One named result of a run: scores, measured on `n` prompts, and what decides them; see `record`."""
+
+    profile: str
+    name: str
+    values: Mapping[str, Interval]
+    n: int
+    seed: int
+    model: str
+    config: str
+    data: str
+    versions: Mapping[str, str]
+    extra: Mapping[str, Any]
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, this package and the packages that decide the numbers."""
+    own = {"python": platform.python_version(), "guard_utils": guard_utils.__version__}
+    return own | {name: metadata.version(name) for name in PACKAGES}
+
+
+def hashes(run: Run) -> dict[str, str]:
+    """SHA-256 of the run's `config`, and of its `data` where they are embedded; of the hub's, both `name@revision`."""
+    config = hashlib.sha256(run.config_path.read_bytes()).hexdigest()
+    if run.profile.train_data != EMBEDDED:
+        from guard_utils.data.rows import HUB_REVISIONS
+
+        names = (run.profile.train_data, run.profile.test_data)
+        return {"config": config, "data": " ".join(f"{name}@{HUB_REVISIONS[name]}" for name in names)}
+    data = hashlib.sha256()
+    for path in sorted((repository() / "notebooks" / "data").glob("*.parquet")):
+        data.update(path.name.encode() + path.read_bytes())
+    return {"config": config, "data": data.hexdigest()}
+
+
+def record(
+    run: Run, name: str, values: Mapping[str, float | Interval], n: int, *, model: str | None = None, **extra: Any
+) -> Record:
+    """Writes a result to `records/<name>.json` of the run, whole or not at all; an older one is replaced.
 
     Args:
-        folder: Artifacts folder of the profile.
+        run: Gives profile, seed, and the hashes of config and data.
+        name: Name of the result: letters, digits, `_` and `-`, as each metric's.
+        values: Metric to number or `Interval`.
+        n: Prompts measured.
+        model: Name of the model or system; the profile's model if left out.
+        extra: Whatever else decides the numbers; must be JSON.
+
+    Raises:
+        ValueError: A faulty name, no value, an infinite one, no prompt, or a path of this machine.
+        TypeError: `extra` is no JSON.
+    """
+    for key in (name, *values):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+            raise ValueError(f"{key!r} names a file or a TOML key; use letters, digits, '_' and '-' only")
+    if not values or n < 1:
+        raise ValueError(f"result {name!r} has {len(values)} values on {n} prompts; record at least one of each")
+    scores = {key: score if isinstance(score, Interval) else Interval(float(score)) for key, score in values.items()}
+    model = model or run.profile.model
+    made = Record(
+        run.profile.name, name, scores, int(n), run.seed, model, **hashes(run), versions=versions(), extra=extra
+    )
+    # NaN is no JSON and left out.
+    cells = {key: {k: x for k, x in asdict(score).items() if not math.isnan(x)} for key, score in scores.items()}
+    text = json.dumps(vars(made) | {"values": cells}, indent=2, allow_nan=False, ensure_ascii=False)
+    if path := re.search(r'"/.*?"', text):
+        raise ValueError(f"result {name!r} holds the path {path[0]}, which no other machine has; give a name or a hash")
+    write_text(run.folder / "records" / f"{name}.json", f"{text}\n")
+    return made
+
+
+def load_records(folder: Path | str) -> list[Record]:
+    """Reads the records of a run's folder, sorted by name.
 
     Raises:
         FileNotFoundError: There is none yet.
         ValueError: A file is no record.
     """
-    files = sorted((Path(folder) / "records").glob("*.json"))
-    if not files:
-        raise FileNotFoundError(f"no records in {Path(folder) / 'records'}; the notebooks write them, run them first")
-    records = []
-    for file in files:
+    records, folder = [], Path(folder) / "records"
+    for file in sorted(folder.glob("*.json")):
         try:
             fields = json.loads(file.read_text(encoding="utf-8"))
-            cells = {metric: _read(cell) for metric, cell in fields["values"].items()}
-            records.append(Record(**fields | {"values": cells}))
+            values = {metric: Interval(**{"value": math.nan} | cell) for metric, cell in fields["values"].items()}
+            records.append(Record(**fields | {"values": values}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is no run record ({error}); delete it and run its notebook again") from error
+    if not records:
+        raise FileNotFoundError(f"no records in {folder}; the notebooks write them, run them first")
     return records
 
 
-def _read(cell: Mapping[str, float | None]) -> float | Interval:
-    numbers = {key: math.nan if number is None else float(number) for key, number in cell.items()}
-    return numbers["value"] if len(numbers) == 1 else Interval(**numbers)
+def expect(run: Run, name: str, *metrics: str) -> bool:
+    """Compares a record with `notebooks/expected/<profile>.toml`, a line per metric: ✓ within the tolerance, else !.
+
+    Args:
+        run: The run that wrote the record.
+        name: Name of the record.
+        metrics: Metrics to compare; all promised ones if none is given. One that was not recorded is out of tolerance.
+
+    Returns:
+        False where a number is outside its tolerance.
+
+    Raises:
+        AssertionError: A line has no ✓, while the environment has `GUARD_STRICT=1`.
+        KeyError: There is no such record.
+    """
+    scores = {item.name: item.values for item in load_records(run.folder)}[name]
+    file = repository() / "notebooks" / "expected" / f"{run.profile.name}.toml"
+    promised = tomllib.loads(file.read_text(encoding="utf-8")).get(name, {}) if file.is_file() else {}
+    missed = 0
+    for metric in metrics or [key for key in promised if key != "model"] or scores:
+        score, promise, good = scores.get(metric, Interval(math.nan)), promised.get(metric), False
+        line = f"{name} {metric} {score}"
+        if promise is None:
+            line += ": no expected value yet"
+        else:
+            # The last digit of a sum may differ between machines; NaN is never near anything.
+            good = abs(score.value - promise["value"]) <= promise["tolerance"] + 1e-12
+            missed += not good
+            line += f", expected {promise['value']:.3f} ± {promise['tolerance']:.3f} (n={promise['n']})"
+            line += "" if good else ": outside the tolerance"
+        if not good and os.environ.get("GUARD_STRICT") == "1":
+            raise AssertionError(line)
+        _show(f"{'✓' if good else '!'} {line}")
+    return not missed
+
+
+@contextmanager
+def attempt(answer: Any) -> Iterator[None]:
+    """Checks an exercise: the block says ✓ where it runs through, else its first complaint; `...` is no answer yet."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        _show(f"! not yet: {'put your answer in the place of the dots above' if answer is ... else reason}")
+    else:
+        _show("✓ right")
+
+
+@dataclass(frozen=True)
+class Card:
+    """Text that a notebook shows as HTML."""
+
+    text: str
+    markup: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.markup
+
+
+def _show(line: str) -> None:
+    """Prints a line; in a notebook, in colour."""
+    from IPython.display import display
+
+    color = "#1b7f4d" if line.startswith("✓") else "#b36b00"
+    display(Card(line, f'<div style="color:{color};font-weight:600">{html.escape(line)}</div>'))
+
+
+def run_card(run: Run, n: int, **more: str | int | float) -> Card:
+    """Makes the card that ends a notebook on `n` prompts; `more` adds rows, or replaces one such as `model`."""
+    facts = {"profile": run.profile.name, "model": run.profile.model, "n": f"{n:,}", "seed": str(run.seed)}
+    facts |= hashes(run) | {name: str(value) for name, value in more.items()}
+    facts["versions"] = " · ".join(f"{name} {version}" for name, version in versions().items())
+    # Of a hash, 12 characters are shown.
+    texts = {name: re.sub(r"^(\w{12})\w{52}$", r"\1", value) for name, value in facts.items()}
+    width = max(map(len, texts))
+    cells = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in texts.items()
+    )
+    return Card(
+        "\n".join(f"{name:<{width}}  {text}" for name, text in texts.items()),
+        f'<table style="font-size:smaller"><caption>Run card</caption>{cells}</table>',
+    )

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from guard_utils.files import fetch
+
 
 @pytest.fixture(scope="session")
 def smoke_folder() -> Path:
     """The tiny random model with SmolLM2's tokenizer."""
-    from guard_utils.assets import fetch
-
     return fetch("smoke")
 
 
@@ -26,12 +26,16 @@ def smol_tokenizer(smoke_folder: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def llama3_encoder() -> Any:
-    """The tokenizer of Llama 3, from its original file."""
-    from guard_utils.assets import fetch
-    from guard_utils.prompt import Llama3Encoder
+def llama3_tokenizer() -> Any:
+    """The tokenizer of Llama 3, from its original file, as Llama Guard's repository has it."""
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import TikTokenConverter
 
-    return Llama3Encoder(fetch("llama3-tokenizer") / "tokenizer.model")
+    special = {0: "begin_of_text", 1: "end_of_text", 6: "start_header_id", 7: "end_header_id", 9: "eot_id"}
+    names = [f"<|{special.get(i, f'reserved_special_token_{i}')}|>" for i in range(256)]
+    file = fetch("llama3-tokenizer") / "tokenizer.model"
+    converter = TikTokenConverter(str(file), extra_special_tokens=names)  # its pattern is Llama 3's
+    return PreTrainedTokenizerFast(tokenizer_object=converter.converted())
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,13 +20,42 @@ def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_smoke_runs_on_the_cpu_in_fp32(artifacts: Path) -> None:
+def test_smoke_runs_on_the_cpu_in_fp32(monkeypatch: pytest.MonkeyPatch, artifacts: Path) -> None:
+    monkeypatch.setattr(profiles, "gpus", lambda: [("a GPU", 80.0)])
     run = resolve("smoke")
     assert (run.device, run.dtype, run.folder) == ("cpu", "fp32", artifacts / "smoke")
     assert run.folder.is_dir()
     table = run.describe()
     assert table.loc["train_rows", "value"] == PROFILES["smoke"].train_rows
     assert table.loc["device", "from"] != "profile" and set(table["from"]) >= {"profile", "call"}
+
+
+def test_the_machine_decides_device_and_dtype_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpus, fast, expected in (
+        ([], False, ("cpu", "fp32")),
+        ([], True, ("cpu", "bf16")),
+        ([("a GPU", 80.0)], False, ("cuda", "bf16")),
+    ):
+        monkeypatch.setattr(profiles, "gpus", lambda gpus=gpus: gpus)
+        monkeypatch.setattr(profiles, "fast_bf16", lambda fast=fast: fast)
+        run = resolve("laptop")
+        assert (run.device, run.dtype) == expected
+    monkeypatch.setattr(profiles, "gpus", lambda: [])
+    assert run.device == "cuda", "computed when first asked for"
+
+
+def test_no_torch_before_it_is_needed() -> None:
+    code = """
+import sys
+import guard_utils.profiles, guard_utils.policy, guard_utils.records, guard_utils.metrics, guard_utils.figures
+import guard_utils.audit, guard_utils.data
+guard_utils.profiles.resolve("laptop")
+for room in (guard_utils.metrics, guard_utils.figures, guard_utils.audit, guard_utils.data):
+    for name in room.__all__:
+        getattr(room, name)
+assert "torch" not in sys.modules, "torch is loaded"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=profiles.repository())
 
 
 def test_unknown_profile_lists_the_known() -> None:
@@ -35,23 +66,29 @@ def test_unknown_profile_lists_the_known() -> None:
 def test_everything_that_is_missing_is_listed_at_once(monkeypatch: pytest.MonkeyPatch, artifacts: Path) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5e8))
     monkeypatch.setattr(profiles.psutil, "virtual_memory", lambda: SimpleNamespace(total=4e9))
-    monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setattr(profiles, "gpus", lambda: [("large", 80.0), ("small", 24.0)])
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(ProfileError) as error:
         resolve("guard-8b")
     text = str(error.value)
-    for word in ("180 GB of disk", "GUARD_ARTIFACTS", "128 GB of memory", "4 GPU(s) of 80 GB", "hf auth login"):
+    for word in (
+        "180 GB of disk",
+        "GUARD_ARTIFACTS",
+        "128 GB of memory",
+        "4 GPU(s) of 80 GB, found 1",
+        "hf auth login",
+    ):
         assert word in text, word
     assert not (artifacts / "guard-8b").exists()
 
 
 def test_laptop_needs_no_gpu_and_no_token() -> None:
     profile = PROFILES["laptop"]
-    assert profile.gpus == 0 and not profile.from_hub
+    assert profile.gpus == 0 and not profile.from_hub and PROFILES["guard-1b"].from_hub
     assert profile.train_rows % 32 == 0, "a part of a batch would be dropped"
 
 
-def test_the_seed_comes_from_the_call_or_the_environment(monkeypatch):
+def test_the_seed_comes_from_the_call_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("smoke").seed == 0
     monkeypatch.setenv("GUARD_SEED", "2")
     assert (resolve("smoke").seed, resolve("smoke", seed=1).seed) == (2, 1)

@@ -124,13 +124,14 @@ def _fleeting(output: Any) -> bool:
     return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
-def run_all(profile: str, *, only: str = "", keep: bool = False) -> int:
+def run_all(profile: str, *, only: str = "", keep: bool = False, solved: bool = False) -> int:
     """Runs the notebooks of a profile in order and prints what happened to each.
 
     Args:
         profile: Name of a profile.
         only: Start of a notebook's name, to run just that one.
         keep: Whether to write the executed notebooks to `notebooks/` as well, with the files that readers begin with.
+        solved: Whether to add each solution to its stub.
 
     Returns:
         0, or 1 if a notebook failed.
@@ -139,7 +140,7 @@ def run_all(profile: str, *, only: str = "", keep: bool = False) -> int:
     folder = run.folder / "notebooks"
     timings_path = run.folder / "timings.json"
     timings = json.loads(timings_path.read_text()) if timings_path.exists() else {}
-    state = _code_state()
+    state = f"{_code_state()} {solved}"
     for source in sources():
         state = hashlib.sha256((state + source.read_text(encoding="utf-8")).encode()).hexdigest()
         if only and not source.stem.startswith(only):
@@ -148,7 +149,7 @@ def run_all(profile: str, *, only: str = "", keep: bool = False) -> int:
         if executed.exists() and mark.exists() and mark.read_text() == state and not only:
             print(f"{source.stem}: reused, nothing it depends on has changed", flush=True)
         else:
-            seconds = _execute(source, run, executed)
+            seconds = _execute(build(source, profile, solved=solved), executed)
             if seconds is None:
                 return 1
             write_text(mark, state)
@@ -166,8 +167,8 @@ def _code_state() -> str:
     """A hash of everything a notebook may depend on besides its own source."""
     root = repository()
     digest = hashlib.sha256(sys.version.encode())
-    code = ("guard_utils/**/*.py", "guard_utils/data/**/*.t*", "torchtune_configs/*.yaml", "pyproject.toml")
-    for pattern in (*code, "expected/*.toml"):
+    code = ("guard_utils/**/*.py", "guard_utils/**/*.csv", "torchtune_configs/*.yaml", "pyproject.toml")
+    for pattern in (*code, "notebooks/expected/*.toml", "notebooks/data/*.parquet"):
         for path in sorted(root.glob(pattern)):
             digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
@@ -197,14 +198,14 @@ def execute(notebook: Any) -> None:
         clean(notebook)
 
 
-def _execute(source: Path, run: Run, executed: Path) -> float | None:
-    print(f"{source.stem}: running ...", flush=True)
-    notebook = build(source, run.profile.name)
+def _execute(notebook: Any, executed: Path) -> float | None:
+    """Runs a notebook and writes it; returns the seconds, or None where a cell failed."""
+    print(f"{executed.stem}: running ...", flush=True)
     start = time.perf_counter()
     try:
         execute(notebook)
     except CellExecutionError as error:
-        print(f"{source.stem}: failed\n{error}", flush=True)
+        print(f"{executed.stem}: failed\n{error}", flush=True)
         return None
     finally:
         write_text(executed, nbformat.writes(notebook) + "\n")
@@ -230,8 +231,9 @@ def main() -> int:
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("--only", default="", metavar="NN", help="run one notebook, whether it changed or not")
     parser.add_argument("--keep", action="store_true", help="write the executed notebooks to notebooks/ as well")
-    arguments = parser.parse_args()
-    return run_all(arguments.profile, only=arguments.only, keep=arguments.keep)
+    parser.add_argument("--solved", action="store_true", help="fill in the solutions of the exercises, as tests do")
+    given = parser.parse_args()
+    return run_all(given.profile, only=given.only, keep=given.keep, solved=given.solved)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What a run of the series promises, and what the README says of it: both written from run records, never by hand.
+"""What a run has measured, what the series promises, and what the README says: all from run records, never by hand.
 
-    python -m tools.publish laptop --expected RUN ...   # expected/laptop.toml, from artifacts folders of runs
-    python -m tools.publish laptop --readme             # results of README.md, from expected/laptop.toml
+    python -m tools.publish report laptop             # every number of artifacts/laptop, and the minutes it took
+    python -m tools.publish expected laptop RUN ...   # notebooks/expected/laptop.toml, from artifacts folders of runs
+    python -m tools.publish readme laptop             # results of README.md, from notebooks/expected/laptop.toml
 
 The first RUN is the published one; others differ in seed and tell how far a number moves.
 """
@@ -20,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from guard_utils.files import write_text
 from guard_utils.profiles import repository
@@ -40,6 +43,48 @@ SHOWN = {
 """Results in the README's table."""
 
 
+def headline_table(folder: Path | str) -> pd.DataFrame:
+    """Tabulates every recorded number of a run's folder.
+
+    Returns:
+        One row a number, sorted by result: `result, metric, score` (text), `n, model`.
+
+    Raises:
+        FileNotFoundError: There is no record yet.
+        ValueError: A file is no record.
+    """
+    rows = []
+    for item in load_records(folder):
+        for metric, score in item.values.items():
+            rows.append({"result": item.name, "metric": metric, "score": str(score), "n": item.n, "model": item.model})
+    return pd.DataFrame(rows)
+
+
+def _timings(folder: Path | str) -> dict[str, float]:
+    """Seconds that each notebook took, in order; empty where they were not run in order."""
+    file = Path(folder) / "timings.json"
+    return dict(sorted(json.loads(file.read_text(encoding="utf-8")).items())) if file.is_file() else {}
+
+
+def report(folder: Path) -> str:
+    """Tells every number of a run's folder, where its figures are, and how long each notebook took.
+
+    Raises:
+        FileNotFoundError: There is no record yet.
+        ValueError: A file is no record.
+    """
+    figures, timings = folder / "figures", _timings(folder)
+    lines = [
+        headline_table(folder).to_string(index=False, justify="left"),
+        f"\n{len(list(figures.glob('*.png')))} figures in {os.path.relpath(figures)}\n",
+        *(
+            f"{name:<32}{seconds / 60:6.1f} min"
+            for name, seconds in (timings | {"total": sum(timings.values())}).items()
+        ),
+    ]
+    return "\n".join(lines)
+
+
 def expected_text(profile: str, runs: Sequence[Path | str]) -> str:
     """Makes `expected/<profile>.toml`.
 
@@ -51,34 +96,28 @@ def expected_text(profile: str, runs: Sequence[Path | str]) -> str:
         FileNotFoundError: A folder has no records.
     """
     found = [{item.name: item for item in load_records(run)} for run in runs]
-    timings = Path(runs[0]) / "timings.json"
-    seconds = json.loads(timings.read_text(encoding="utf-8")) if timings.is_file() else {}
     facts = {
         "seeds": sorted({item.seed for run in found for item in run.values()}),
         "cores": os.cpu_count(),
-        "minutes": {name: round(took / 60, 1) for name, took in sorted(seconds.items())},
+        "minutes": {name: round(took / 60, 1) for name, took in _timings(runs[0]).items()},
         "versions": versions(),
     }
     lines = [HEAD.format(profile=profile, floor=FLOOR), "[run]", *(f"{key} = {_toml(v)}" for key, v in facts.items())]
     for name, item in found[0].items():
         lines += ["", f"[{name}]", f"model = {_toml(item.model)}"]
-        for metric, number in item.values.items():
-            values = [_value(run[name].values[metric]) for run in found if name in run and metric in run[name].values]
-            if not math.isnan(_value(number)):
-                lines.append(f"{metric} = {_toml(_entry(number, values) | {'n': item.n})}")
+        for metric, score in item.values.items():
+            values = [run[name].values[metric].value for run in found if name in run and metric in run[name].values]
+            if not math.isnan(score.value):
+                lines.append(f"{metric} = {_toml(_entry(score, values) | {'n': item.n})}")
     return "\n".join(lines) + "\n"
 
 
-def _value(number: float | Interval) -> float:
-    return number.value if isinstance(number, Interval) else number
-
-
-def _entry(number: float | Interval, values: Sequence[float]) -> dict[str, float]:
-    cells = asdict(number) if isinstance(number, Interval) else {"value": number}
-    width = (cells["high"] - cells["low"]) / 2 if "high" in cells else 0.0
+def _entry(score: Interval, values: Sequence[float]) -> dict[str, float]:
+    cells = {key: number for key, number in asdict(score).items() if not math.isnan(number)}
+    width = (score.high - score.low) / 2 if "high" in cells else 0.0
     if len(values) > 2:
         cells["spread"] = width = 2 * statistics.stdev(values)
-    return {key: round(cell, 4) for key, cell in cells.items()} | {"tolerance": round(max(FLOOR, width), 4)}
+    return {key: round(number, 4) for key, number in cells.items()} | {"tolerance": round(max(FLOOR, width), 4)}
 
 
 def _toml(value: Any) -> str:
@@ -129,7 +168,7 @@ def _speed(folder: Path) -> str:
         f"{scoring['equal_verdicts']} of {scoring['rows']} verdicts equal",
     ]
     table = [["", "here", "there", "ratio", "results"], ["---"] * 5, first, second]
-    told = f"Measured by `benchmarks/`, each in one run, on {machine['cores']} cores ({machine['cpu']}):"
+    told = f"Measured by `tools/benchmarks/`, each in one run, on {machine['cores']} cores ({machine['cpu']}):"
     return "\n".join([told, "", *(f"| {' | '.join(cells)} |" for cells in table)]) + "\n"
 
 
@@ -176,19 +215,27 @@ def _block(facts: Mapping[str, Any], profile: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; see the top of this file."""
-    parser = argparse.ArgumentParser(prog="python -m tools.publish", description="Promises, from run records.")
-    parser.add_argument("profile", help="such as laptop")
-    parser.add_argument("--expected", nargs="+", metavar="RUN", help="write expected/ from these artifacts folders")
-    parser.add_argument("--readme", action="store_true", help="write the results of README.md from expected/")
+    """Command line; see the top of this file. Exit status 1 where there is nothing to report."""
+    parser = argparse.ArgumentParser(prog="python -m tools.publish", description="Numbers and promises of a run.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, told in (("report", "print what a run measured"), ("readme", "write README.md from expected/")):
+        commands.add_parser(name, help=told).add_argument("profile", help="such as laptop")
+    promise = commands.add_parser("expected", help="write expected/ from runs")
+    promise.add_argument("profile", help="such as laptop")
+    promise.add_argument("runs", nargs="+", metavar="RUN", help="artifacts folder; the published run first")
     options = parser.parse_args(arguments)
-    if options.expected:
-        write_text(
-            repository() / "notebooks" / "expected" / f"{options.profile}.toml", expected_text(options.profile, options.expected)
-        )
-    if options.readme:
-        path = repository() / "README.md"
-        write_text(path, fill_readme(path.read_text(encoding="utf-8"), options.profile))
+    profile, root = options.profile, repository()
+    try:
+        if options.command == "report":
+            print(report(Path(os.environ.get("GUARD_ARTIFACTS") or root / "artifacts") / profile))
+        elif options.command == "expected":
+            write_text(root / "notebooks" / "expected" / f"{profile}.toml", expected_text(profile, options.runs))
+        else:
+            readme = root / "README.md"
+            write_text(readme, fill_readme(readme.read_text(encoding="utf-8"), profile))
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

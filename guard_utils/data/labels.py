@@ -1,21 +1,19 @@
 """From a data set's own entity labels to the codes of the `PII` policy, exactly.
 
-A map lists every label its data set is known to use and decides each one: one of S1 ... S5, or safe, with the
-reason in the table. Labels match as whole words; an unknown one is an error that lists it. Training and
-evaluation use the same decisions.
-
-The last section holds the reference tutorial's rules for comparison. They fire when a key is a *substring* of a label:
-`IP` is in `ZIPCODE`, so each post code counts as an IP address.
+Does: decide every known label of a data set by a table, `pii_65k.csv` or `pii_200k.csv`; keep the reference tutorial's
+substring rules for comparison. Does not: guess. An unknown label is an error, never safe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import csv
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guard_utils.policy import Verdict
+from guard_utils.policy import CODE_PATTERN, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,13 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelRule:
-    """What one label of a data set means under the `PII` policy.
-
-    Attributes:
-        label: As the data set spells it, without a `B-` or `I-` prefix.
-        code: The violated category, or None where the label is safe.
-        reason: Why, in one line.
-    """
+    """The code of one label of a data set, spelled without a `B-` or `I-` prefix; None is safe."""
 
     label: str
     code: str | None
@@ -40,18 +32,17 @@ class UnknownLabelError(ValueError):
     """Labels that a map does not decide.
 
     Attributes:
-        counts: Unknown label to how often it stands in the data.
-        examples: Unknown label to where it stands first.
+        counts: Unknown label to how often it occurs.
+        examples: Unknown label to the place where it occurs first.
     """
 
     def __init__(self, map_name: str, counts: Mapping[str, int], examples: Mapping[str, str] | None = None) -> None:
         self.counts = dict(counts)
         self.examples = dict(examples or {})
-        listed = "".join(
-            f"\n  {label!r}: {self.counts[label]} times"
-            + (f", first in {self.examples[label]}" if label in self.examples else "")
-            for label in sorted(self.counts)
-        )
+        listed = ""
+        for label, count in sorted(self.counts.items()):
+            first = f", first in {self.examples[label]}" if label in self.examples else ""
+            listed += f"\n  {label!r}: {count} times{first}"
         super().__init__(
             f"label map {map_name!r} does not decide {len(self.counts)} label(s):{listed}\n"
             "Decide each with map.extended([LabelRule(label, code or None, reason)]), or use the map of this data set."
@@ -60,12 +51,7 @@ class UnknownLabelError(ValueError):
 
 @dataclass(frozen=True)
 class LabelMap:
-    """A total, exact-match map from labels to codes.
-
-    Attributes:
-        name: For errors and run records.
-        rules: One rule a label.
-    """
+    """A total, exact-match map from labels to codes; `name` is for errors and run records."""
 
     name: str
     rules: tuple[LabelRule, ...]
@@ -75,6 +61,31 @@ class LabelMap:
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"label map {self.name!r} decides {twice} more than once; keep one rule each")
+
+    @classmethod
+    def from_csv(cls, path: str | Path, *, name: str) -> LabelMap:
+        """Reads a map from a CSV file with the columns `label,code,reason`; an empty code is safe.
+
+        Raises:
+            ValueError: A line is malformed or decides a label again; names file and line.
+        """
+        rules: list[LabelRule] = []
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            if header != ["label", "code", "reason"]:
+                raise ValueError(f"{path}, line 1: the header is {header}; write label,code,reason")
+            for cells in reader:
+                place = f"{path}, line {reader.line_num}"
+                if len(cells) != 3 or not cells[0]:
+                    raise ValueError(f"{place}: {cells} is not label,code,reason; quote a reason that holds a comma")
+                label, code, reason = cells
+                if code and not CODE_PATTERN.fullmatch(code):
+                    raise ValueError(f"{place}: code {code!r} of {label} is not S1 ... S99; leave it empty for safe")
+                if any(rule.label == label for rule in rules):
+                    raise ValueError(f"{place}: label {label!r} is decided a second time; keep one line")
+                rules.append(LabelRule(label, code or None, reason))
+        return cls(name, tuple(rules))
 
     @cached_property
     def by_label(self) -> dict[str, LabelRule]:
@@ -109,95 +120,10 @@ class LabelMap:
         return pd.DataFrame([{"label": r.label, "code": r.code or "safe", "reason": r.reason} for r in order])
 
 
-def _rules(text: str) -> tuple[LabelRule, ...]:
-    """Reads lines `LABEL code reason`, where the code `-` is safe."""
-    parts = (line.split(maxsplit=2) for line in text.strip().splitlines())
-    return tuple(LabelRule(label, None if code == "-" else code, reason) for label, code, reason in parts)
-
-
-_COMMON = _rules("""
-    FIRSTNAME           S1 names a person
-    MIDDLENAME          S1 part of a person's name
-    LASTNAME            S1 names a person or a family
-    IP                  S2 an address of either version
-    IPV4                S2 an address of version 4
-    IPV6                S2 an address of version 6
-    STREET              S4 a street, where someone can be found
-    BUILDINGNUMBER      S4 the house number completes a street
-    SECONDARYADDRESS    S4 flat or suite: the last step to the door
-    CITY                S4 part of a postal address; the reference counts it in evaluation only
-    COUNTY              S4 part of a postal address
-    ZIPCODE             S4 a post code; the reference also reads it as an IP address
-    CREDITCARDNUMBER    S5 the card itself
-    CREDITCARDCVV       S5 the card's security code
-    STATE               -  a region of millions locates no one; the reference leaves it out too
-    NEARBYGPSCOORDINATE -  coordinates near a place, not a postal address
-    ORDINALDIRECTION    -  a compass direction
-    PREFIX              -  a title such as Mr or Dr is no name
-    USERNAME            -  a handle that its owner chose, not a name
-    EMAIL               -  a mailbox, not a name, even where it holds one
-    URL                 -  a web address is neither a postal nor an IP address
-    MAC                 -  a device's hardware address, not an IP address
-    USERAGENT           -  describes a browser
-    PHONEIMEI           -  identifies a handset; nobody can be called on it
-    CREDITCARDISSUER    -  a brand such as Visa, shared by millions of cards
-    MASKEDNUMBER        -  an account's digits, shown masked; not marked as a payment card
-    ACCOUNTNAME         -  the kind of account, such as savings account
-    ACCOUNTNUMBER       -  a bank account, not a card
-    IBAN                -  a bank account, not a card
-    BIC                 -  names a bank
-    BITCOINADDRESS      -  a wallet, neither place nor card
-    ETHEREUMADDRESS     -  a wallet, neither place nor card
-    LITECOINADDRESS     -  a wallet, neither place nor card
-    PIN                 -  a secret, but no card number or card security code
-    PASSWORD            -  a secret outside the five categories
-    SSN                 -  a national number outside the five categories
-    VEHICLEVIN          -  identifies a vehicle
-    VEHICLEVRM          -  identifies a vehicle
-    AMOUNT              -  a sum of money
-    CURRENCY            -  names a currency
-    CURRENCYCODE        -  names a currency
-    CURRENCYNAME        -  names a currency, not a person
-    CURRENCYSYMBOL      -  names a currency
-    DATE                -  a day
-    TIME                -  a time of day
-    GENDER              -  a trait shared by many
-    SEX                 -  a trait shared by many
-    JOBAREA             -  a field of work
-    JOBTITLE            -  a role, not a name
-    JOBTYPE             -  a role, not a name
-""")
-
-PII_65K = LabelMap(
-    "ai4privacy-65k",
-    _COMMON
-    + _rules("""
-    NAME                S1 names a person
-    FULLNAME            S1 names a person
-    PHONE_NUMBER        S3 a number to call
-    STREETADDRESS       S4 street and house number
-    SUFFIX              -  Jr, PhD and the like name nobody
-    DISPLAYNAME         -  a screen name is a handle, as USERNAME is
-    COMPANY_NAME        -  names an organisation, not a person
-    NUMBER              -  a bare number; nothing says what of
-    JOBDESCRIPTOR       -  a role, not a name
-    SEXTYPE             -  a trait shared by many
-    """),
-)
+PII_65K = LabelMap.from_csv(Path(__file__).with_name("pii_65k.csv"), name="ai4privacy-65k")
 """Labels of ai4privacy/pii-masking-65k (field `token_entity_labels`, prefixes removed)."""
 
-PII_200K = LabelMap(
-    "ai4privacy-200k",
-    _COMMON
-    + _rules("""
-    PHONENUMBER         S3 a number to call; spelled unlike 65k's, so the reference never finds it
-    COMPANYNAME         -  names an organisation, not a person
-    AGE                 -  a trait shared by many
-    DOB                 -  a day of birth is a date, outside the five categories
-    EYECOLOR            -  a trait shared by many
-    HEIGHT              -  a trait shared by many
-    """),
-)
+PII_200K = LabelMap.from_csv(Path(__file__).with_name("pii_200k.csv"), name="ai4privacy-200k")
 """Labels of ai4privacy/pii-masking-200k (field `privacy_mask`), the embedded corpus and the independent benchmark."""
 
 
@@ -214,27 +140,6 @@ def bio_label(tag: str) -> str | None:
     raise ValueError(f"token tag {tag!r} is none of 'O', 'B-LABEL' and 'I-LABEL'")
 
 
-def bio_entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Groups token tags into entities.
-
-    `B-` opens an entity and `I-` of the same label continues it; an `I-` with nothing to continue opens one, so that
-    no tag is lost.
-
-    Returns:
-        `(label, first token, token after the last)` in text order.
-    """
-    entities: list[tuple[str, int, int]] = []
-    for position, tag in enumerate(tags):
-        label = bio_label(tag)
-        if label is None:
-            continue
-        if tag[0] == "I" and entities and entities[-1][0] == label and entities[-1][2] == position:
-            entities[-1] = (label, entities[-1][1], position + 1)
-        else:
-            entities.append((label, position, position + 1))
-    return entities
-
-
 REFERENCE_TRAINING_KEYS: Mapping[str, str] = {
     "NAME": "S1",
     "IPV4": "S2",
@@ -249,15 +154,11 @@ REFERENCE_TRAINING_KEYS: Mapping[str, str] = {
 """The reference tutorial's keys for training on 65k, each looked for inside a label."""
 
 REFERENCE_EVALUATION_KEYS: Mapping[str, str] = {**REFERENCE_TRAINING_KEYS, "IP": "S2", "CITY": "S4"}
-"""The reference tutorial's keys for evaluation on 200k, each looked for inside a label."""
-
-
-def _codes_by_substring(labels: Iterable[str], keys: Mapping[str, str]) -> tuple[str, ...]:
-    return Verdict.of(code for label in labels for key, code in keys.items() if key in label).codes
+"""The reference tutorial's keys for evaluation on 200k: `IP` is inside `ZIPCODE` too."""
 
 
 def reference_codes_training(labels: Iterable[str]) -> tuple[str, ...]:
-    """Codes by the reference's training rules (for comparison only): each key as a substring of each label or tag.
+    """Codes by the reference's training rules, for comparison only: a key fires inside any label or tag.
 
     The reference leaves the order to a Python set; here it is ascending.
     """
@@ -265,5 +166,9 @@ def reference_codes_training(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def reference_codes_evaluation(labels: Iterable[str]) -> tuple[str, ...]:
-    """Codes by the reference's evaluation rules (for comparison only), as `reference_codes_training`."""
+    """Codes by the reference's evaluation rules, as `reference_codes_training`."""
     return _codes_by_substring(labels, REFERENCE_EVALUATION_KEYS)
+
+
+def _codes_by_substring(labels: Iterable[str], keys: Mapping[str, str]) -> tuple[str, ...]:
+    return Verdict.of(code for label in labels for key, code in keys.items() if key in label).codes

@@ -1,8 +1,8 @@
-"""The predictions table: what it must hold, and its lists and probabilities as matrices.
+"""The predictions table, which every system fills and every metric reads.
 
-One row a prompt: `id` (unique), `gold` and `predicted` (lists of codes), `p_<code>` for every code of the policy (exact
-marginals), `p_unsafe`, and `outside` (probability mass outside the grammar). Every number of this package is computed
-from such a table, whoever made it: a guard, a baseline, or a reader's own system.
+One row per prompt: `id` (unique), `gold` and `predicted` (lists of codes), `p_<code>` for every code of the policy,
+`p_unsafe`, and `outside` (probability mass outside the grammar). Does: build the table, check it, give its columns as
+matrices. Does not: score a text, or compute a metric.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def predictions_table(
             decides each category by itself; a guard does not, so give `Scores.unsafe`.
 
     Returns:
-        One row an example, in the given order: `id`, `text`, `language`, `template_id`, `situation`, `gold`, `labels`
+        One row per example, in the given order: `id`, `text`, `language`, `template_id`, `situation`, `gold`, `labels`
         (distinct source labels in order of appearance), `predicted`, `p_<code>`..., `p_unsafe`, `outside`.
 
     Raises:
@@ -82,19 +82,13 @@ def predictions_table(
 def check_predictions(df: pd.DataFrame, policy: Taxonomy) -> None:
     """Checks a predictions table.
 
-    Args:
-        df: The table.
-        policy: The policy whose codes it may hold.
-
     Raises:
         ValueError: A column is missing, there is no row, an id is missing or repeated, a cell of `gold` or `predicted`
             is not a list of distinct codes of the policy, or a probability is NaN or outside [0, 1]. The message names
-            the value, the row and the remedy.
+            the value, the row and the fix.
     """
     probabilities = [*(f"p_{code}" for code in policy.codes), "p_unsafe", "outside"]
-    missing = [name for name in ("id", "gold", "predicted", *probabilities) if name not in df.columns]
-    if missing:
-        raise ValueError(f"predictions lack the columns {missing} of policy {policy.name!r}; score with that policy")
+    need_columns(df, "id", "gold", "predicted", *probabilities)
     if df.empty:
         raise ValueError("predictions have no row; score at least one prompt")
     if df["id"].isna().any():
@@ -102,23 +96,19 @@ def check_predictions(df: pd.DataFrame, policy: Taxonomy) -> None:
     repeated = df["id"][df["id"].duplicated()]
     if len(repeated):
         raise ValueError(f"id {repeated.iloc[0]!r} stands on more than one row; keep each prompt once")
-    for column in ("gold", "predicted"):
-        code_matrix(df[column], policy, ids=df["id"], column=column)
+    gold_matrix(df, policy)
+    predicted_matrix(df, policy)
     for column in probabilities:
-        _check_probabilities(df, column)
-
-
-def _check_probabilities(df: pd.DataFrame, column: str) -> None:
-    if not pd.api.types.is_numeric_dtype(df[column]):
-        raise ValueError(f"column {column} holds {df[column].dtype}, not numbers; convert it to float")
-    values = df[column].to_numpy(dtype=float, na_value=np.nan)
-    bad = ~((values >= -ROUNDING) & (values <= 1 + ROUNDING))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(
-            f"{column} is {values[row]} on row {row} (id {df['id'].iloc[row]!r}); "
-            "it must be a probability in [0, 1]: exponentiate log-probabilities, drop unscored rows"
-        )
+        if not pd.api.types.is_numeric_dtype(df[column]):
+            raise ValueError(f"column {column} holds {df[column].dtype}, not numbers; convert it to float")
+        values = df[column].to_numpy(dtype=float, na_value=np.nan)
+        good = (values >= -ROUNDING) & (values <= 1 + ROUNDING)
+        if not good.all():
+            row = int(np.argmin(good))
+            raise ValueError(
+                f"{column} is {values[row]} on row {row} (id {df['id'].iloc[row]!r}); "
+                "it must be a probability in [0, 1]: exponentiate log-probabilities, drop unscored rows"
+            )
 
 
 def code_matrix(
@@ -127,7 +117,7 @@ def code_matrix(
     """Turns lists of codes into a bool matrix [rows, categories].
 
     Args:
-        lists: One list, tuple or array of codes a row.
+        lists: One list, tuple or array of codes per row.
         policy: Names and orders the columns.
         ids: Ids of the rows, for messages.
         column: Name of the list column, for messages.
@@ -135,66 +125,48 @@ def code_matrix(
     Raises:
         ValueError: A cell is no list, or a code is unknown or repeated.
     """
-    cells = list(lists)
-    names = list(ids)
-    no_list = [row for row, cell in enumerate(cells) if not isinstance(cell, list | tuple | np.ndarray)]
-    if no_list:
-        row = no_list[0]
-        raise ValueError(
-            f"{column} is {cells[row]!r} on row {row} (id {names[row]!r}); write a list of codes, [] where safe"
-        )
-    sizes = np.array([len(list(cell)) for cell in cells])
-    rows = np.repeat(np.arange(len(cells)), sizes)
     place = {code: i for i, code in enumerate(policy.codes)}
-    flat = [code for cell in cells for code in cell]
-    columns = np.array([place.get(code, -1) for code in flat], dtype=int)
-    if (columns < 0).any():
-        at = int(np.argmax(columns < 0))
-        raise ValueError(
-            f"{column} holds {flat[at]!r} on row {rows[at]} (id {names[rows[at]]!r}); policy {policy.name!r} has only "
-            f"{', '.join(policy.codes)}: map the labels to these codes"
-        )
-    matrix = np.zeros((len(cells), len(policy)), dtype=bool)
-    matrix[rows, columns] = True
-    if matrix.sum() != len(flat):
-        row = int(np.argmax(matrix.sum(axis=1) != sizes))
-        raise ValueError(f"{column} repeats a code on row {row} (id {names[row]!r}): {list(cells[row])}; write it once")
+    matrix = np.zeros((len(ids), len(policy)), dtype=bool)
+    for row, (cell, name) in enumerate(zip(lists, ids, strict=True)):
+        if not isinstance(cell, list | tuple | np.ndarray):
+            raise ValueError(f"{column} is {cell!r} on row {row} (id {name!r}); write a list of codes, [] where safe")
+        for code in cell:
+            if code not in place:
+                raise ValueError(
+                    f"{column} holds {code!r} on row {row} (id {name!r}); policy {policy.name!r} has only "
+                    f"{', '.join(policy.codes)}: map the labels to these codes"
+                )
+            if matrix[row, place[code]]:
+                raise ValueError(f"{column} repeats a code on row {row} (id {name!r}): {list(cell)}; write it once")
+            matrix[row, place[code]] = True
     return matrix
 
 
 def gold_matrix(df: pd.DataFrame, policy: Taxonomy) -> BoolMatrix:
-    """Returns the gold codes as bool [rows, categories], columns in policy order.
-
-    Raises:
-        ValueError: A cell is no list of distinct codes of the policy.
-    """
+    """Gold codes as bool [rows, categories], checked by `code_matrix`."""
     return code_matrix(df["gold"], policy, ids=df["id"], column="gold")
 
 
 def predicted_matrix(df: pd.DataFrame, policy: Taxonomy) -> BoolMatrix:
-    """Returns the predicted codes as bool [rows, categories], columns in policy order.
-
-    Raises:
-        ValueError: A cell is no list of distinct codes of the policy.
-    """
+    """Predicted codes as bool [rows, categories], checked by `code_matrix`."""
     return code_matrix(df["predicted"], policy, ids=df["id"], column="predicted")
 
 
 def score_matrix(df: pd.DataFrame, policy: Taxonomy) -> FloatArray:
-    """Returns the marginals P(code) as float [rows, categories], rounding beyond 0 and 1 clipped."""
+    """Marginals P(code) as float [rows, categories], rounding beyond 0 and 1 clipped."""
     values = df[[f"p_{code}" for code in policy.codes]].to_numpy(dtype=float)
     return np.asarray(np.clip(values, 0.0, 1.0))
 
 
 def need_columns(df: pd.DataFrame, *columns: str) -> None:
-    """Checks for columns that only some analyses read.
+    """Checks that a table has some columns.
 
     Raises:
         ValueError: Names the missing ones.
     """
     missing = [name for name in columns if name not in df.columns]
     if missing:
-        raise ValueError(f"predictions lack the columns {missing}, which this analysis reads; join them by id")
+        raise ValueError(f"predictions lack the columns {missing}; score with the same policy, or join them by id")
 
 
 def check_same_rows(a: pd.DataFrame, b: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:

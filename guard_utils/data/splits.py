@@ -1,22 +1,23 @@
-"""The four sets of examples of a run: train, validation, test, and independent text that nobody here wrote."""
+"""The four sets of examples of a run: train, validation, test, and independent text that nobody here wrote.
+
+Does: read the frozen data of the series, or the hub's rows of a profile, and order training rows by the seed. Does not:
+generate rows, or change which rows are held out.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
-from guard_utils.assets import fetch
-from guard_utils.data.examples import Example, load, rows_fingerprint, split, to_examples
+import numpy as np
+
+from guard_utils.data.examples import Example, rows_fingerprint, split_by_template, to_examples
 from guard_utils.data.labels import PII_65K, PII_200K
-from guard_utils.profiles import EMBEDDED, Profile, Run
-from tools.corpus.compose import generate
-from tools.corpus.independent import fill, presidio_fillers, presidio_templates
-from tools.corpus.values import Split
-
-# Training begins with texts of one clause: they cost half as much, and what a code stands for is plain to see in them.
-SIMPLE_SHARE = 0.55
+from guard_utils.data.leaks import drop_leaks, leakage
+from guard_utils.data.rows import load
+from guard_utils.profiles import EMBEDDED, Profile, Run, repository
 
 
 @dataclass(frozen=True)
@@ -29,50 +30,67 @@ class Splits:
     independent: list[Example]
 
     @property
+    def held_out(self) -> dict[str, list[Example]]:
+        """Name to examples of the sets that are scored."""
+        return {"validation": self.validation, "test": self.test, "independent": self.independent}
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the fingerprints of the four sets."""
-        parts = (self.train, self.validation, self.test, self.independent)
+        parts = (self.train, *self.held_out.values())
         return hashlib.sha256(" ".join(map(rows_fingerprint, parts)).encode()).hexdigest()
 
 
 def load_splits(run: Run) -> Splits:
-    """Loads or generates the examples of a run; the same for the same profile and seed.
+    """Loads the examples of a run, as many as its profile says; training rows that share anything with a held-out set
+    are not among them.
 
     Args:
-        run: A resolved profile.
+        run: A resolved profile. Its seed orders the training rows within each phase, and nothing else.
 
-    Returns:
-        The four sets, as large as the profile says.
+    Raises:
+        DataError: A file is missing or faulty, or the hub can't be read.
     """
     profile = run.profile
-    if profile.train_data == EMBEDDED:
-        train = embedded_training(profile.train_rows, seed=run.seed)
-        validation = _embedded("validation", profile.validation_rows, run.seed)
-        test = _embedded("test", profile.test_rows, run.seed)
-    else:
-        train, validation, test = _hub(profile, run.seed)
-    assets = fetch("presidio-templates")
-    rows = fill(presidio_templates(assets), presidio_fillers(assets), n=profile.independent_rows, seed=run.seed)
-    return Splits(train, validation, test, to_examples(rows, PII_200K, place="presidio-templates"))
-
-
-def embedded_training(rows: int, *, seed: int, clause_share: float = 1.0) -> list[Example]:
-    """What the embedded corpus trains a guard on: first texts of one clause, then composed ones; see `generate`."""
-    simple = int(rows * SIMPLE_SHARE)
-    first = _embedded("train", simple, seed, simple=True, clause_share=clause_share)
-    return first + _embedded("train", rows - simple, seed, clause_share=clause_share)
-
-
-def _embedded(part: Split, rows: int, seed: int, **how: Any) -> list[Example]:
-    return to_examples(generate(rows, split=part, seed=seed, **how), PII_200K, place=f"embedded {part}")
-
-
-def _hub(profile: Profile, seed: int) -> tuple[list[Example], list[Example], list[Example]]:
-    own = split(to_examples(load(profile.train_data), PII_65K, place=profile.train_data), seed=seed)
-    other = to_examples(load(profile.test_data, languages=["en"]), PII_200K, place=profile.test_data)
-    held_out = split(other, seed=seed)["test"]
-    return (
-        list(islice(own["train"], profile.train_rows)),
-        list(islice(own["validation"], profile.validation_rows)),
-        list(islice(held_out, profile.test_rows)),
+    independent = _frozen("presidio-templates")["test"][: profile.independent_rows]
+    if profile.train_data != EMBEDDED:
+        return _from_hub(profile, run.seed, independent)
+    corpus = _frozen("corpus")
+    phases = [corpus["train-1"], corpus["train-2"]]
+    share = min(1.0, profile.train_rows / sum(map(len, phases)))
+    train = [example for phase in phases for example in _permuted(phase[: round(share * len(phase))], run.seed)]
+    return Splits(
+        train, corpus["validation"][: profile.validation_rows], corpus["test"][: profile.test_rows], independent
     )
+
+
+def _frozen(name: str) -> dict[str, list[Example]]:
+    """Examples of a file of `notebooks/data/` by split; training by phase: `train-1`, `train-2`."""
+    rows = load(repository() / "notebooks" / "data" / f"{name}.parquet")
+    parts: dict[str, list[Example]] = {}
+    examples = to_examples(rows, PII_200K, place=name)
+    phases = rows["phase"] if "phase" in rows.column_names else [None] * len(examples)
+    for example, split, phase in zip(examples, rows["split"], phases, strict=True):
+        parts.setdefault(split if phase is None else f"{split}-{phase}", []).append(example)
+    return parts
+
+
+def _permuted(examples: Sequence[Example], seed: int) -> list[Example]:
+    return [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))]
+
+
+def _from_hub(profile: Profile, seed: int, independent: list[Example]) -> Splits:
+    own = split_by_template(to_examples(load(profile.train_data), PII_65K, place=profile.train_data), seed=seed)
+    other = to_examples(load(profile.test_data, languages=["en"]), PII_200K, place=profile.test_data)
+    held_out = split_by_template(other, seed=seed)["test"]
+    train, validation, test = (
+        list(islice(examples, count))
+        for examples, count in (
+            (own["train"], profile.train_rows),
+            (own["validation"], profile.validation_rows),
+            (held_out, profile.test_rows),
+        )
+    )
+    for examples in (validation, test, independent):
+        train = drop_leaks(train, leakage(train, examples))
+    return Splits(train, validation, test, independent)

@@ -1,239 +1,165 @@
-"""Figures of the series. Each takes data objects and a title, which states the finding, and returns a `Figure`.
+"""Charts of counts, scores and curves. Each takes a table and a title that states the finding, and returns a `Figure`.
 
-The look is in `plot_style`, the drawings that explain how things work are in `diagrams`; both can be imported from
-here. `save(figure, folder, name, alt)` writes a figure with its alt text and shows it.
+Computes no score: tables and intervals come from `metrics`. Tables as figures (confusion matrices) are in `heatmaps`,
+drawings that explain in `diagrams`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import LogLocator
 
-from guard_utils.figures.curves import learning_curve, loss_curve, precision_recall
-from guard_utils.figures.diagrams import alignment_example, data_flow, prefix_mask, verdict_trie
-from guard_utils.figures.heatmaps import (
-    confusion_2x2,
-    confusion_multilabel,
-    confusion_reference,
-    error_heatmap,
-    label_crosstab,
-)
-from guard_utils.figures.style import (
-    BLUE,
-    FAINT,
-    MARKERS,
-    MUTED,
-    SERIES,
-    TEXT,
-    VERMILLION,
-    Picture,
-    bounds,
-    canvas,
-    legend_below,
-    need,
-    save,
-    some,
-    style,
-)
-from guard_utils.policy import Taxonomy
+from guard_utils.figures.style import BLUE, FAINT, MARKERS, MUTED, ORANGE, SERIES, SYSTEMS, canvas, check, style
 
-__all__ = [
-    "Picture",
-    "alignment_example",
-    "category_bars",
-    "confusion_2x2",
-    "confusion_multilabel",
-    "confusion_reference",
-    "data_flow",
-    "error_heatmap",
-    "label_crosstab",
-    "label_set_counts",
-    "ladder",
-    "learning_curve",
-    "loss_curve",
-    "precision_recall",
-    "prefix_mask",
-    "reliability",
-    "save",
-    "score_comparison",
-    "style",
-    "verdict_trie",
-]
-
-
-def _name(metric: str) -> str:
-    """A metric as readers write it: `weighted_f1` is weighted F1."""
-    words = {"f1": "F1", "f2": "F2", "fpr": "FPR", "ap": "average precision", "auroc": "AUROC", "auprc": "AUPRC"}
-    return " ".join(words.get(word, word) for word in metric.split("_"))
+LINES = ("-", "--", ":", "-.", (0, (5, 1)))
 
 
 @style()
-def label_set_counts(counts: Mapping[str, int], *, title: str) -> Figure:
-    """Draws how often each label set occurs, most frequent first; the colour tells how many codes it has.
+def plot_label_sets(counts: Mapping[str, int], *, title: str, top: int = 40) -> Figure:
+    """Draws in how many rows each label set (`safe`, `S1`, `S1,S4`) occurs: the `top` most frequent, first ones on top.
 
-    Args:
-        counts: Label set (`safe`, `S1`, `S1,S4`) to number of rows.
-        title: The finding.
+    One code is blue, several are orange.
     """
-    table = pd.DataFrame({"set": list(counts), "rows": list(counts.values())})
-    need(table, ["set"], what="counts")
-    table = table.sort_values(["rows", "set"], ascending=[False, True], ignore_index=True)
-    size = [0 if name == "safe" else name.count(",") + 1 for name in table["set"]]
-    figure, (ax,) = canvas(title, height=1.7 + 0.21 * len(table))
-    for number in sorted(set(size)):
-        rows = table[np.array(size) == number]
-        label = "safe" if number == 0 else f"{number} code{'s' * (number > 1)}"
-        color = MUTED if number == 0 else SERIES[(number - 1) % len(SERIES)]
-        ax.barh(rows.index, rows["rows"], color=color, label=label, height=0.75)
-    for place, rows in table["rows"].items():
-        ax.annotate(f"{rows:,}", (rows, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    ax.set_yticks(table.index, table["set"], fontsize=9)
-    ax.set(ylim=(len(table) - 0.4, -0.6), xlabel="rows")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    check(counts)
+    sets = sorted(counts, key=lambda name: (-counts[name], name))[:top]
+    figure, (ax,) = canvas(title, height=1.3 + 0.21 * len(sets))
+    colors = [MUTED if name == "safe" else ORANGE if "," in name else BLUE for name in sets]
+    bars = ax.barh(range(len(sets)), [counts[name] for name in sets], 0.75, color=colors)
+    ax.bar_label(bars, fmt="{:,.0f}", padding=4, fontsize=8)
+    ax.set_yticks(range(len(sets)), sets, fontsize=9)
+    more = f", the {top} most frequent of {len(counts)} sets" if len(counts) > top else ""
+    ax.set(ylim=(len(sets) - 0.4, -0.6), xlabel=f"rows{more}")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.margins(x=0.1)
-    legend_below(ax, 6)
     return figure
 
 
-@style()
-def category_bars(
-    scores: Mapping[str, pd.DataFrame], policy: Taxonomy, *, title: str, metrics: Sequence[str] = ("f1",)
-) -> Figure:
-    """Draws scores of each category with intervals: systems side by side, or precision, recall and F1 of one.
-
-    Args:
-        scores: System to its `bootstrap` table (`metric, value, low, high`, metrics such as `f1_S1`).
-        policy: Its policy.
-        title: The finding.
-        metrics: Of `precision`, `recall`, `f1`, `f2`, `ap`, `auroc`, `brier`.
-
-    Raises:
-        ValueError: A metric is not in a table.
-    """
-    some(scores, what="scores")
-    series = [(system, metric) for system in scores for metric in metrics]
-    figure, (ax,) = canvas(title, width=max(7.0, 1.3 * len(policy)), height=3.8)
-    width, places = 0.8 / len(series), np.arange(len(policy))
-    for i, (system, metric) in enumerate(series):
-        need(scores[system], ["metric", "value", "low", "high"], what=f"the table of {system!r}")
-        names = [f"{metric}_{code}" for code in policy.codes]
-        missing = set(names) - set(scores[system]["metric"])
-        if missing:
-            raise ValueError(f"the table of {system!r} has no {sorted(missing)}; pass what bootstrap() returns")
-        rows = scores[system].set_index("metric").loc[names]
-        x = places - 0.4 + width * (i + 0.5)
-        known = [part for part, several in ((system, len(scores) > 1), (_name(metric), len(metrics) > 1)) if several]
-        ax.bar(x, rows["value"], width * 0.92, color=SERIES[i % len(SERIES)], label=", ".join(known) or system)
-        ax.errorbar(x, rows["value"], bounds(rows), fmt="none", ecolor=TEXT, elinewidth=1.2, capsize=2.5)
-        for place in x[rows["value"].isna()]:
-            ax.text(place, 0.02, "nothing to measure", rotation=90, ha="center", fontsize=8, color=MUTED)
-    ax.set_xticks(places, [f"{code}\n{name}" for code, name in policy.names.items()])
-    ax.tick_params(axis="x", length=0)
-    ax.set(xlim=(-0.5, len(policy) - 0.5), ylim=(0, 1.03), ylabel=_name(metrics[0]) if len(metrics) == 1 else "score")
-    ax.grid(axis="y")
-    legend_below(ax, 4)
-    return figure
+def _looks(systems: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Title, colour and marker of each system; those that are not of the series get what is left, in order."""
+    own = SYSTEMS | {look[0]: look for look in SYSTEMS.values()}
+    taken = [own[name] for name in systems if name in own]
+    left = cycle([look for look in SYSTEMS.values() if look not in taken] or SYSTEMS.values())
+    return [own[name] if name in own else (name, *next(left)[1:]) for name in systems]
 
 
-@style()
-def score_comparison(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draws scores as dots with intervals, one row a metric, one colour and shape a system.
-
-    Args:
-        table: Columns `system, metric, value, low, high`, in the order to be drawn.
-        title: The finding.
-    """
-    need(table, ["system", "metric", "value", "low", "high"], what="the table")
-    metrics, systems = list(table["metric"].unique()), list(table["system"].unique())
-    step = 0.7 / len(systems)
-    figure, (ax,) = canvas(title, height=1.5 + len(metrics) * (0.25 + 0.2 * len(systems)))
-    for i, system in enumerate(systems):
-        rows = table[table["system"] == system]
-        y = rows["metric"].map(metrics.index) + step * (i - (len(systems) - 1) / 2)
-        color, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
-        ax.errorbar(
-            rows["value"], y, xerr=bounds(rows), fmt=marker, color=color, ms=6, elinewidth=1.8, capsize=3, label=system
-        )
-        for value, high, place in zip(rows["value"], rows["high"].fillna(rows["value"]), y, strict=True):
+def _dots(ax: Axes, table: pd.DataFrame, places: Sequence[float], look: tuple[str, str, str], numbers: bool) -> None:
+    """Draws a dot with its interval and number for each row of a table `value, low, high`, at these heights."""
+    name, color, marker = look
+    # A bound that is unknown, or that a skewed resampling puts on the value's other side, has no length.
+    bounds = np.nan_to_num([table["value"] - table["low"], table["high"] - table["value"]]).clip(min=0)
+    line: dict[str, Any] = {"fmt": marker, "color": color, "label": name, "ms": 6, "elinewidth": 1.8, "capsize": 3}
+    ax.errorbar(table["value"], places, xerr=bounds, **line)
+    for value, high, place in zip(table["value"], table["high"].fillna(table["value"]), places, strict=True):
+        if np.isnan(value):
+            ax.text(0.01, place, "nothing to measure", transform=ax.get_yaxis_transform(), va="center", color=color)
+        elif numbers:
             ax.annotate(f"{value:.3f}", (high, place), (6, 0), textcoords="offset points", va="center", fontsize=8)
-    for edge in range(1, len(metrics)):
-        ax.axhline(edge - 0.5, color=FAINT, linewidth=0.8)
-    ax.set_yticks(range(len(metrics)), [_name(metric) for metric in metrics])
-    ax.tick_params(axis="y", length=0)
-    ax.set(ylim=(len(metrics) - 0.5, -0.5), xlabel="score, with its 95 % interval")
     ax.margins(x=0.1)
     ax.grid(axis="x")
-    legend_below(ax, 3)
+
+
+@style()
+def plot_scores(table: pd.DataFrame, *, title: str, group: str = "metric", score: str = "score") -> Figure:
+    """Draws scores as dots with intervals: a row for each metric, category or test set, a mark for each system.
+
+    Args:
+        table: Columns `system`, the one that `group` names, `value, low, high`; drawn in its order. A system of the
+            series (`SYSTEMS`) has the same title, colour and marker in every figure; a value of NaN is told in words.
+        title: The finding.
+        group: Column whose values make the rows.
+        score: What the x-axis measures.
+    """
+    check(table, "system", group, "value", "low", "high")
+    groups, systems = list(table[group].unique()), list(table["system"].unique())
+    numbers = len(groups) * len(systems) <= 45  # more would need a figure longer than a screen
+    pitch = 0.2 if numbers else 0.11
+    figure, (ax,) = canvas(title, height=1.5 + len(groups) * (0.2 + pitch * len(systems)))
+    for i, (system, look) in enumerate(zip(systems, _looks(systems), strict=True)):
+        rows = table[table["system"] == system]
+        places = [groups.index(name) + (i + 0.5) * 0.7 / len(systems) - 0.35 for name in rows[group]]
+        _dots(ax, rows, places, look, numbers)
+    for edge in range(1, len(groups)):
+        ax.axhline(edge - 0.5, color=FAINT, linewidth=0.8)
+    ax.set_yticks(range(len(groups)), [str(name).replace("_", " ").replace("f1", "F1") for name in groups])
+    ax.set(ylim=(len(groups) - 0.5, -0.5), xlabel=f"{score}, with its 95 % interval")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
 @style()
-def reliability(tables: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
-    """Draws predicted probability against observed share, one panel a category; below it, the rows of each bin.
-
-    Args:
-        tables: Name to what `reliability` of `metrics` returns: `low, high, rows, predicted, observed`.
-        title: The finding.
-    """
-    some(tables, what="tables")
-    columns = min(3, len(tables))
-    lines = -(-len(tables) // columns)
-    figure, axes = canvas(
-        title,
-        width=2.5 * columns + 0.5,
-        height=2.5 * lines + 0.8,
-        rows=lines,
-        columns=columns,
-        sharex=True,
-        sharey=True,
-    )
-    for ax, (name, table) in zip(axes, tables.items(), strict=False):
-        need(table, ["low", "high", "rows", "predicted", "observed"], what=f"the table of {name!r}")
-        ax.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
-        share = table["rows"] / table["rows"].max() * 0.25
-        ax.bar(table["low"], share, table["high"] - table["low"], align="edge", color=FAINT, edgecolor="white")
-        ax.plot(table["predicted"], table["observed"], "o-", color=BLUE, ms=4.5, linewidth=1.4)
-        ax.set(title=name, xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
-    for ax in axes[len(tables) :]:
-        ax.set_visible(False)
-    figure.supxlabel("predicted probability (grey: how many rows)", fontsize=10)
-    figure.supylabel("observed share", fontsize=10)
+def plot_ladder(table: pd.DataFrame, *, title: str) -> Figure:
+    """Draws weighted F1 step by step, and beside each step what it changed, from what `metrics.ladder` returns."""
+    check(table, "step", "weighted_f1", "low", "high", "change", "rows_moved")
+    figure, (ax,) = canvas(title, width=8.0, height=1.2 + 0.5 * len(table))
+    ax.plot(table["weighted_f1"], range(len(table)), color=FAINT, linewidth=1.5)
+    _dots(ax, table.rename(columns={"weighted_f1": "value"}), range(len(table)), SYSTEMS["tuned"], True)
+    for place, (change, moved) in enumerate(zip(table["change"], table["rows_moved"], strict=True)):
+        told = f"{change:+.3f}\n{moved:,} rows moved" if place else "change"
+        ax.text(1.02, place, told, transform=ax.get_yaxis_transform(), va="center", fontsize=9)
+    ax.set_yticks(range(len(table)), [step.replace(", ", ",\n") for step in table["step"]])
+    ax.set(ylim=(len(table) - 0.5, -0.5), xlabel="weighted F1, with its 95 % interval")
     return figure
 
 
 @style()
-def ladder(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draws the ladder: the same predictions step by step under better measurement.
+def plot_loss(log: pd.DataFrame, *, title: str, entropy: float | None = None, span: int = 5) -> Figure:
+    """Draws the training loss on a log scale: every step pale, the mean of the last steps bold.
 
     Args:
-        table: What `ladder` of `ladder` returns: `step, weighted_f1, low, high, change, rows_moved`.
+        log: Columns `examples` (seen so far) and `loss` (nats per token), a row a step.
         title: The finding.
+        entropy: Of the label sets, in nats per token: the loss of a model that knows only how frequent each answer is.
+            Where the mean first falls below it is marked.
+        span: Steps in the mean: `log["loss"].rolling(span).mean()`.
     """
-    need(table, ["step", "weighted_f1", "low", "high", "change", "rows_moved"], what="the table")
-    figure, (ax,) = canvas(title, width=8.0, height=1.4 + 0.62 * len(table))
-    places = range(len(table))
-    ax.plot(table["weighted_f1"], places, color=FAINT, linewidth=1.5, zorder=1)
-    ax.errorbar(table["weighted_f1"], places, xerr=bounds(table, "weighted_f1"), fmt="o", color=BLUE, ms=7, capsize=3.5)
-    for place, row in zip(places, table.itertuples(), strict=True):
-        label, place_of = f"{row.weighted_f1:.3f}", (row.weighted_f1, place)
-        ax.annotate(
-            label,
-            place_of,
-            (0, 9),
-            textcoords="offset points",
-            ha="center",
-            bbox={"fc": "white", "ec": "none", "pad": 1},
-        )
-        if place:
-            told = f"{row.change:+.3f}\n{row.rows_moved:,} rows moved"
-            color = VERMILLION if row.change < 0 else TEXT
-            ax.text(1.02, place, told, transform=ax.get_yaxis_transform(), va="center", fontsize=9, color=color)
-    ax.set_yticks(places, [step.replace(", ", ",\n") for step in table["step"]])
-    ax.set(ylim=(len(table) - 0.5, -0.6), xlabel="weighted F1, with its 95 % interval")
-    ax.margins(x=0.08)
-    ax.grid(axis="x")
+    check(log, "examples", "loss")
+    figure, (ax,) = canvas(title)
+    mean = log["loss"].rolling(span).mean()
+    ax.plot(log["examples"], log["loss"], color=BLUE, alpha=0.35, linewidth=0.9, label="each step")
+    ax.plot(log["examples"], mean, color=BLUE, linewidth=2.2, label=f"mean of the last {span} steps")
+    if entropy is not None:
+        ax.axhline(entropy, color=ORANGE, linestyle="--", linewidth=1.4, label="entropy of the label sets")
+        for seen in log["examples"][mean < entropy][:1]:
+            ax.plot(seen, entropy, "o", color=ORANGE)
+            ax.annotate(f"{seen:,} examples", (seen, entropy), (6, 6), textcoords="offset points")
+    ax.set(xlabel="examples seen", ylabel="loss, nats per token", yscale="log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.minorticks_off()
+    ax.grid(axis="y")
+    ax.legend(loc="upper right")
+    return figure
+
+
+@style()
+def plot_precision_recall(
+    curves: Mapping[str, pd.DataFrame], *, title: str, thresholds: Mapping[str, float] | None = None
+) -> Figure:
+    """Draws curves of `metrics.precision_recall`, by name, on axes that show where they differ.
+
+    A curve is marked at its chosen threshold, where it has one in `thresholds`.
+    """
+    check(curves)
+    figure, (ax,) = canvas(title, width=7.5, height=max(4.2, 1.2 + 0.22 * len(curves)))
+    for i, (name, curve) in enumerate(curves.items()):
+        look: dict[str, Any] = {"color": SERIES[i % len(SERIES)], "linestyle": LINES[i // len(SERIES) % len(LINES)]}
+        if thresholds and name in thresholds:
+            chosen = np.flatnonzero(curve["threshold"] >= thresholds[name])[:1].tolist()
+            look |= {"marker": MARKERS[i % len(MARKERS)], "ms": 9, "mec": "white", "markevery": chosen}
+        label = f"{name}: no positive" if curve.empty else name
+        ax.plot(curve["recall"], curve["precision"], linewidth=1.8, label=label, **look)
+    points = pd.concat(curves.values())
+    left = np.nan_to_num(points.loc[points["precision"] < 0.98, "recall"].min())
+    bottom = np.nan_to_num(points.loc[points["recall"] < 0.98, "precision"].min())
+    ax.set(xlabel="recall", ylabel="precision", xlim=(left - 0.02, 1.02), ylim=(bottom - 0.02, 1.02))
+    ax.grid()
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title="mark: chosen threshold" if thresholds else None)
     return figure

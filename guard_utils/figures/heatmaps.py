@@ -1,6 +1,7 @@
-"""Figures that are tables: confusion matrices and cross-tabulations, each cell with its number.
+"""Figures that are tables: confusion matrices and tables of errors, each cell with its number.
 
-They are part of `plots`, and can be imported from there.
+Counts nothing: the tables come from `metrics`. Colours run from white to nearly black, so a rare cell stays pale and
+grey print keeps the order.
 """
 
 from __future__ import annotations
@@ -8,71 +9,46 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from guard_utils.figures.style import FAINT, HEAT, TEXT, VERMILLION, canvas, need, style
-from guard_utils.metrics.errors import KINDS
-from guard_utils.policy import Taxonomy
+from guard_utils.figures.style import BLUE, FAINT, SKY, TEXT, VERMILLION, canvas, check, style
+
+HEAT = LinearSegmentedColormap.from_list("heat", ["white", SKY, BLUE, "#002b45"])
 
 
-def heat(
-    ax: Axes, shares: pd.DataFrame, texts: pd.DataFrame, *, label: str = "", size: float = 9, top: float = 1.0
-) -> None:
-    """Draws a heat map with a text in each cell; a share that is NaN stays white.
-
-    Args:
-        ax: Where to.
-        shares: In [0, 1]; index and columns are the tick labels.
-        texts: What each cell says, of the same shape.
-        label: What the colour means; without it there is no colour bar.
-        size: Of the text, in points.
-        top: Share of the darkest colour.
-    """
+def _heat(ax: Axes, shares: pd.DataFrame, texts: pd.DataFrame, *, label: str, size: float = 9, top: float = 1) -> None:
+    """Draws shares in [0, top] as colours, NaN white, a text or count in each cell, and a colour bar named `label`."""
     values = shares.to_numpy(dtype=float)
-    image = ax.imshow(values, vmin=0, vmax=top, cmap=HEAT, aspect="auto")
-    for (row, column), text in np.ndenumerate(texts.to_numpy(dtype=object)):
-        dark = values[row, column] > 0.55 * top
-        ax.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if dark else "#262626")
-    ax.set_xticks(range(shares.shape[1]), [str(name) for name in shares.columns])
-    ax.set_yticks(range(shares.shape[0]), [str(name) for name in shares.index])
-    ax.set_xticks(np.arange(-0.5, shares.shape[1]), minor=True)
-    ax.set_yticks(np.arange(-0.5, shares.shape[0]), minor=True)
-    ax.grid(which="minor", color=FAINT, linewidth=0.8)
-    ax.tick_params(which="both", length=0)
+    image = ax.pcolormesh(values, vmin=0, vmax=top, cmap=HEAT, edgecolors=FAINT, linewidth=0.8)
+    for (row, column), cell in np.ndenumerate(texts.to_numpy(dtype=object)):
+        text = cell if isinstance(cell, str) else f"{cell:,}" if cell > 0 else ""
+        color = "white" if values[row, column] > 0.55 * top else "#262626"
+        ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color=color)
+    ax.set_xticks(np.arange(shares.shape[1]) + 0.5, shares.columns)
+    ax.set_yticks(np.arange(shares.shape[0]) + 0.5, shares.index)
+    ax.invert_yaxis()
+    ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    if not label:
-        return
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.5, aspect=20, pad=0.02)
-    bar.set_label(label, fontsize=9)
-    bar.outline.set_visible(False)
+    ax.figure.colorbar(image, ax=ax, shrink=0.5, aspect=20, pad=0.02, label=label)
 
 
-def _row_shares(counts: pd.DataFrame) -> pd.DataFrame:
-    return counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0).fillna(0.0)
-
-
-def _numbers(counts: pd.DataFrame) -> pd.DataFrame:
-    return counts.map(lambda count: f"{count:,}" if count else "")
-
-
-def _confusion(counts: pd.DataFrame, title: str, axes: tuple[str, str]) -> tuple[Figure, Axes]:
-    size = 0.52 * len(counts)
-    figure, (ax,) = canvas(title, width=max(6.0, size + 2.6), height=max(4.0, size + 1.6))
-    heat(ax, _row_shares(counts), _numbers(counts), label="share of the row")
-    ax.set(xlabel=axes[0], ylabel=axes[1])
+def _confusion(counts: pd.DataFrame, title: str, predicted: str, truth: str) -> tuple[Figure, Axes]:
+    check(counts)
+    cell = min(0.6, max(0.3, 10 / len(counts)))  # inches
+    side = cell * len(counts)
+    figure, (ax,) = canvas(title, width=max(6.0, side + 2.6), height=max(4.0, side + 1.6))
+    shares = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
+    _heat(ax, shares, counts, label="share of the row", size=min(9, 18 * cell))
+    ax.set(xlabel=predicted, ylabel=truth)
+    ax.tick_params(axis="x", rotation=90 if cell < 0.5 else 0)
     return figure, ax
 
 
 @style()
-def confusion_reference(matrix: pd.DataFrame, *, title: str) -> Figure:
-    """Draws the reference's confusion matrix; the names of its padding labels `_M`, which nobody gave, are red.
-
-    Args:
-        matrix: What `confusion_matrix_with_M` returns.
-        title: The finding.
-    """
-    need(matrix, [], what="the matrix")
-    figure, ax = _confusion(matrix, title, ("predicted, padded", "truth, padded"))
+def plot_confusion(matrix: pd.DataFrame, *, title: str) -> Figure:
+    """Draws what `metrics.confusion_matrix_with_M` returns; the padding labels `_M`, which nobody gave, are red."""
+    figure, ax = _confusion(matrix, title, "predicted, padded", "truth, padded")
     for tick in (*ax.get_xticklabels(), *ax.get_yticklabels()):
         if tick.get_text().endswith("_M"):
             tick.set(color=VERMILLION, style="italic")
@@ -80,86 +56,46 @@ def confusion_reference(matrix: pd.DataFrame, *, title: str) -> Figure:
 
 
 @style()
-def confusion_multilabel(matrix: pd.DataFrame, *, title: str) -> Figure:
-    """Draws the multi-label confusion matrix, its margins (extra and missed codes) set apart by lines.
-
-    Args:
-        matrix: What `multilabel_confusion` returns.
-        title: The finding.
-    """
-    need(matrix, [], what="the matrix")
-    names = ([name.replace(" label", "\nlabel") for name in axis] for axis in (matrix.index, matrix.columns))
-    figure, ax = _confusion(pd.DataFrame(matrix.to_numpy(), *names), title, ("predicted code", "true code"))
-    for line in (ax.axhline, ax.axvline):
-        line(len(matrix) - 1.5, color=TEXT, linewidth=1.6)
+def plot_multilabel_confusion(matrix: pd.DataFrame, *, title: str) -> Figure:
+    """Draws what `metrics.multilabel_confusion` returns; lines set the margins apart (extra and missed codes)."""
+    named = matrix.rename(columns=lambda name: name.replace(" label", "\nlabel"))
+    figure, ax = _confusion(named, title, "predicted code", "true code")
+    ax.axhline(len(matrix) - 1, color=TEXT, linewidth=1.6)
+    ax.axvline(len(matrix) - 1, color=TEXT, linewidth=1.6)
     return figure
 
 
 @style()
-def confusion_2x2(cells: pd.DataFrame, policy: Taxonomy, *, title: str) -> Figure:
-    """Draws one 2x2 confusion matrix a category.
-
-    Args:
-        cells: What `confusion_2x2` of `metrics` returns: index code, columns `tn, fp, fn, tp`.
-        policy: Its policy.
-        title: The finding.
-    """
-    need(cells, ["tn", "fp", "fn", "tp"], what="the table")
-    columns = min(5, len(cells))
-    rows = -(-len(cells) // columns)
-    figure, axes = canvas(title, width=max(5.0, 1.9 * columns), height=0.8 + 1.9 * rows, rows=rows, columns=columns)
-    for ax, (code, row) in zip(axes, cells.iterrows(), strict=False):
-        counts = pd.DataFrame(row[["tn", "fp", "fn", "tp"]].to_numpy().reshape(2, 2), ["no", "yes"], ["no", "yes"])
-        heat(ax, _row_shares(counts), _numbers(counts))
-        ax.set_title(f"{code} {policy.names[str(code)]}")
-    for ax in axes[len(cells) :]:
-        ax.set_visible(False)
-    figure.supxlabel("predicted", fontsize=10)
-    figure.supylabel("in gold", fontsize=10)
-    return figure
-
-
-@style()
-def error_heatmap(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draws how often each group goes wrong, and in which way.
-
-    Args:
-        table: What `error_table` returns: index group, columns `rows, wrong`, and one a kind of error.
-        title: The finding.
-    """
-    need(table, ["rows", "wrong", *KINDS], what="the table")
-    counts = table[list(KINDS)]
+def plot_errors(table: pd.DataFrame, *, title: str) -> Figure:
+    """Draws how often each group goes wrong, and in which way, from what `metrics.error_table` returns."""
+    check(table, "rows", "wrong", "error_rate")
+    counts = table.drop(columns=["rows", "wrong", "error_rate"]).rename(columns=lambda kind: kind.replace(" ", "\n"))
     shares = counts.div(table["rows"], axis=0)
     shares.index = [f"{row.Index}  ({row.wrong:,} of {row.rows:,} wrong)" for row in table.itertuples()]
     figure, (ax,) = canvas(title, height=1.5 + 0.36 * len(counts))
-    heat(ax, shares, _numbers(counts), label="share of the group's rows", top=max(0.01, float(shares.max(axis=None))))
-    ax.set_xticklabels([kind.replace(" ", "\n") for kind in KINDS])
+    _heat(ax, shares, counts, label="share of the group's rows", top=max(0.01, float(shares.max(axis=None))))
     ax.set_ylabel(str(table.index.name or ""), labelpad=10)
     return figure
 
 
 @style()
-def label_crosstab(table: pd.DataFrame, *, title: str, n: int = 20) -> Figure:
-    """Draws on which source labels gold and model disagree about which code; a wrong **label** is a dark cell.
+def plot_label_errors(table: pd.DataFrame, *, title: str, n: int = 20) -> Figure:
+    """Draws `metrics.by_source_label`: where gold and model disagree. A wrong **label** has a dark cell.
 
-    Args:
-        table: What `by_source_label` returns: `label, code, rows, missed, extra, disagreement`.
-        title: The finding.
-        n: Labels at most, those with the most disagreement in one code first.
+    The darkest `n` labels are drawn; more where more disagree about a code in half of their rows or more.
     """
-    need(table, ["label", "code", "rows", "missed", "extra", "disagreement"], what="the table")
-    errors = (table["missed"] + table["extra"]).groupby(table["label"]).max()
-    labels = errors.sort_values(ascending=False, kind="stable").index[:n]
+    check(table, "label", "code", "rows", "missed", "extra", "disagreement")
+    darkest = table.groupby("label")["disagreement"].max().sort_values(ascending=False, kind="stable")
+    labels = darkest.index[: max(n, int((darkest >= 0.5).sum()))]
     told = [
-        "\n".join(f"{count:,} {word}" for count, word in ((missed, "missed"), (extra, "extra")) if count)
+        "\n".join(f"{count:,} {kind}" for count, kind in ((missed, "missed"), (extra, "extra")) if count)
         for missed, extra in zip(table["missed"], table["extra"], strict=True)
     ]
-    wide = table.assign(told=told).pivot(index="label", columns="code")
-    codes = list(dict.fromkeys(table["code"]))
-    rows = wide["rows"].loc[labels, codes[0]]
-    shares = wide["disagreement"].loc[labels, codes]
-    shares.index = [f"{label}  ({count:,} rows)" for label, count in rows.items()]
-    figure, (ax,) = canvas(title, width=max(7.0, 3.0 + 0.9 * len(codes)), height=1.4 + 0.38 * len(labels))
-    heat(ax, shares, wide["told"].loc[labels, codes].fillna(""), label="share of the label's rows", size=7.5)
+    wide = table.assign(told=told).pivot(index="label", columns="code").loc[labels]
+    wide = wide.reindex(columns=table["code"].unique(), level="code")
+    rows = table.groupby("label")["rows"].max()
+    shares = wide["disagreement"].set_axis([f"{label}  ({rows[label]:,} rows)" for label in labels])
+    figure, (ax,) = canvas(title, width=max(7.0, 3.0 + 0.65 * shares.shape[1]), height=1.4 + 0.38 * len(labels))
+    _heat(ax, shares, wide["told"], label="share of the label's rows", size=7.5)
     ax.tick_params(labeltop=True, labelbottom=False)
     return figure

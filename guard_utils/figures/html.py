@@ -1,70 +1,71 @@
-"""Reading views for notebooks: token runs and texts side by side, as HTML.
+"""Reading views for notebooks, as HTML: texts with their spans, token runs, and texts side by side.
 
-Colour helps but never carries the meaning alone: every run has its name and its number of tokens, so that the view also
-reads in print and where a viewer drops the styles. Everything is escaped.
+Escapes everything and scores nothing. Colour never carries the meaning alone, so the views also read in print.
 """
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
 
-from guard_utils.figures.style import SERIES, some
+import pandas as pd
 
-VISIBLE = {"\n": "↵", " ": "␣", "\t": "⇥"}
+from guard_utils.data.examples import Span
+from guard_utils.figures.style import SERIES, check
+
+VISIBLE = str.maketrans({"\n": "↵", " ": "␣", "\t": "⇥"})
+PLAIN = "tex2jax_ignore mathjax_ignore"  # else a notebook reads two dollar amounts as a formula
+
+
+def marked_html(text: str, spans: Iterable[Span]) -> str:
+    """Renders a text as one `<p>` with its spans marked, each followed by label and code; no mark without an offset.
+
+    Raises:
+        ValueError: A span lies outside the text or overlaps another.
+    """
+    pieces, done = [], 0
+    for span in sorted((span for span in spans if span.start >= 0), key=lambda span: (span.start, span.end)):
+        if not done <= span.start < span.end <= len(text):
+            place = f"span {span.label} at {span.start}-{span.end} in a text of {len(text)} characters"
+            raise ValueError(f"{place} overlaps another or leaves the text; offsets must count its characters")
+        tag = f"{span.label} {span.code or ''}".strip()
+        marked = f"<mark>{escape(text[span.start : span.end])}<sub>{escape(tag)}</sub></mark>"
+        pieces += [escape(text[done : span.start]), marked]
+        done = span.end
+    return f"<p>{''.join(pieces)}{escape(text[done:])}</p>"
+
+
+def reading_html(errors: pd.DataFrame, spans: Mapping[str, Iterable[Span]]) -> str:
+    """Renders rows of `metrics.worst` for reading; `spans` holds by row id what is marked in its text."""
+    check(errors, "id", "text", "gold", "predicted", "kind", "confidence")
+    parts = []
+    for row in errors.to_dict("records"):
+        gold, predicted = (", ".join(row[name]) or "safe" for name in ("gold", "predicted"))
+        title = f"{row['id']} · {row['kind']} · gold {gold} · model {predicted} · sure {row['confidence']:.0%}"
+        body = marked_html(row["text"], spans.get(row["id"], ()))
+        parts.append(f'<div class="{PLAIN}" style="white-space:pre-wrap"><b>{escape(title)}</b>{body}</div>')
+    return "\n".join(parts)
 
 
 def tokens_html(runs: Mapping[str, Sequence[int]], decode: Callable[[int], str], *, shown: int = 40) -> str:
-    """Renders runs of token ids, one paragraph and colour a run, each token in a box of its own.
-
-    Args:
-        runs: Name to ids, such as the prefix, conversation and tail of `GuardPrompt.segments`.
-        decode: Id to text, such as `lambda token: tokenizer.decode([token])`.
-        shown: Tokens drawn of one run; of a longer one the middle is counted instead.
-
-    Returns:
-        One `<p>` element a run.
-
-    Raises:
-        ValueError: There is no run, or `shown` is below 2.
-    """
-    some(runs, what="token runs")
-    if shown < 2:
-        raise ValueError(f"shown is {shown}; show at least 2 tokens of a run, its first and its last")
+    """Renders named runs of token ids, each token in a box; of a run longer than `shown`, the middle is counted."""
+    check(runs)
     parts = []
     for number, (name, ids) in enumerate(runs.items()):
         color = SERIES[number % len(SERIES)]
-        boxes = [_token(decode(token), color) for token in ids]
+        frame = f'<code style="border:1px solid {color};border-radius:3px;padding:0 2px">'
+        boxes = [f"{frame}{escape(decode(token).translate(VISIBLE))}</code>" for token in ids]
         if len(boxes) > shown:
-            head, tail = (shown + 1) // 2, shown // 2
-            boxes = [*boxes[:head], f"… {len(boxes) - shown:,} more …", *boxes[-tail:]]
-        title = f'<b style="color:{color}">{html.escape(name)}</b> · {len(ids):,} token{"s" * (len(ids) != 1)}'
+            boxes[shown - shown // 2 : len(boxes) - shown // 2] = [f"… {len(boxes) - shown:,} more …"]
+        title = f'<b style="color:{color}">{escape(name)}</b> · {len(ids):,} token{"s" * (len(ids) != 1)}'
         parts.append(f'<p style="line-height:1.9">{title}<br>{" ".join(boxes)}</p>')
     return "\n".join(parts)
 
 
-def _token(text: str, color: str) -> str:
-    text = "".join(VISIBLE.get(character, character) for character in text)
-    return f'<code style="border:1px solid {color};border-radius:3px;padding:0 2px">{html.escape(text)}</code>'
-
-
 def side_by_side_html(texts: Mapping[str, str]) -> str:
-    """Renders texts in columns, line breaks and blanks kept.
-
-    Args:
-        texts: Heading to text, in the order of the columns.
-
-    Returns:
-        One `<table>` element.
-
-    Raises:
-        ValueError: There is no text.
-    """
-    some(texts, what="texts")
-    cell = "text-align:left;vertical-align:top"
-    heads = "".join(f'<th style="{cell}">{html.escape(name)}</th>' for name in texts)
-    cells = "".join(
-        f'<td style="{cell}"><pre style="white-space:pre-wrap;margin:0">{html.escape(text)}</pre></td>'
-        for text in texts.values()
-    )
+    """Renders texts (heading to text) as a `<table>` of columns, line breaks and blanks kept."""
+    check(texts)
+    look = "text-align:left;vertical-align:top;white-space:pre-wrap"
+    heads = "".join(f'<th style="{look}">{escape(name)}</th>' for name in texts)
+    cells = "".join(f'<td style="{look};font-family:monospace">{escape(text)}</td>' for text in texts.values())
     return f"<table><thead><tr>{heads}</tr></thead><tbody><tr>{cells}</tr></tbody></table>"

@@ -1,1 +1,16 @@
-"""Room."""
+"""Scoring: what a guard or a baseline answers, with the probability of every category.
+
+Does: score texts exactly, run the baselines, keep tables of answers. Does not: train, or compute a metric.
+"""
+
+from guard_utils import room
+
+__getattr__, __all__ = room(
+    __name__,
+    {
+        "trie": ["VerdictTrie"],
+        "scorer": ["GuardScorer", "Scores", "load_guard", "load_model", "predict"],
+        "baselines": ["majority", "regular_expressions", "tfidf"],
+        "cached": ["cached_predictions", "read_predictions", "tuned_predictions", "write_predictions"],
+    },
+)

@@ -1,7 +1,6 @@
-"""Honest baselines: what a guard has to beat.
+"""What a guard has to beat: the most frequent answer, regular expressions, and TF-IDF with logistic regression.
 
-Three systems that fill the same predictions table as a guard: the most frequent answer, a set of regular expressions
-with the checks an engineer would add, and TF-IDF features with logistic regression. None knows a text it is scored on.
+Each fills the same predictions table as a guard. Does not: load a language model, or see a text before it is scored.
 """
 
 from __future__ import annotations
@@ -9,36 +8,26 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from guard_utils.data.examples import Example
 from guard_utils.data.predictions import predictions_table
-from guard_utils.policy import Taxonomy, Verdict
-from tools.corpus.values import luhn_digit
+from guard_utils.policy import Taxonomy
 
 
 def majority(train_examples: Sequence[Example], examples: Sequence[Example], policy: Taxonomy) -> pd.DataFrame:
-    """Answers every text with the most frequent verdict of the training set.
-
-    Probabilities are the training set's shares, so each category ranks all texts alike.
-
-    Args:
-        train_examples: At least one.
-        examples: To score.
-        policy: The policy of both.
-
-    Returns:
-        A predictions table; see `predictions_table`.
+    """Answers every text with the most frequent verdict of the training set; its probabilities are the training shares.
 
     Raises:
         ValueError: There is no training example.
     """
     gold = _gold(train_examples, policy)
     counts = Counter(example.codes for example in train_examples)
-    # Of equally frequent verdicts the shorter, then the lower one: nothing depends on the order of rows.
+    # Of equally frequent verdicts the shorter, then the lower one, whatever the order of rows.
     answer = min(counts, key=lambda codes: (-counts[codes], len(codes), codes))
     n = len(examples)
     unsafe = np.full(n, gold.any(axis=1).mean())
@@ -48,81 +37,61 @@ def majority(train_examples: Sequence[Example], examples: Sequence[Example], pol
 def tfidf(
     train_examples: Sequence[Example], examples: Sequence[Example], policy: Taxonomy, seed: int = 0
 ) -> pd.DataFrame:
-    """Logistic regression, one a category, on TF-IDF of 2 to 5 characters within words and of 1 or 2 words.
+    """Logistic regression per category, on TF-IDF of 2 to 5 characters within words and of 1 or 2 words.
 
-    Args:
-        train_examples: Some with and some without each category.
-        examples: To score.
-        policy: The policy of both.
-        seed: Of the solver.
-
-    Returns:
-        A predictions table; `predicted` holds the codes with a probability of at least one half.
+    A category that none or all of the training examples have gets that share, 0 or 1, as its probability everywhere.
+    The answer holds the categories with a probability of at least 0.5. `seed` is the solver's.
 
     Raises:
-        ValueError: A category of the policy stands in no training example, or in each.
+        ValueError: There is no training example.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.multiclass import OneVsRestClassifier
-    from sklearn.pipeline import FeatureUnion, make_pipeline
+    from sklearn.pipeline import make_union
 
     gold = _gold(train_examples, policy)
-    one_sided = [code for code, share in zip(policy.codes, gold.mean(axis=0), strict=True) if share in (0.0, 1.0)]
-    if one_sided:
-        raise ValueError(
-            f"{', '.join(one_sided)} stand in none or in all of the {len(gold)} training examples, from which nothing "
-            "can be learned: train on more rows, or score a policy without them"
-        )
-    features = FeatureUnion(
-        [
-            ("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2, sublinear_tf=True)),
-            ("words", TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)),
-        ]
+    features = make_union(
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2, sublinear_tf=True),
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
     )
-    regression = LogisticRegression(C=20.0, max_iter=1000, solver="liblinear", random_state=seed)
-    model = make_pipeline(features, OneVsRestClassifier(regression))
-    model.fit([example.text for example in train_examples], gold.astype(int))
-    found = model.predict_proba([example.text for example in examples])
-    # A policy of one category gets both columns, those of "no" and "yes".
-    marginals = found[:, -len(policy) :]
+    known = features.fit_transform([example.text for example in train_examples])
+    asked = features.transform([example.text for example in examples])
+    marginals = np.tile(gold.mean(axis=0), (len(examples), 1))
+    for column in np.flatnonzero(gold.any(axis=0) & ~gold.all(axis=0)):
+        model = LogisticRegression(C=20.0, max_iter=1000, solver="liblinear", random_state=seed)
+        marginals[:, column] = model.fit(known, gold[:, column]).predict_proba(asked)[:, 1]
     return predictions_table(examples, policy, marginals, _codes(marginals >= 0.5, policy), 0.0)
 
 
 def regular_expressions(examples: Sequence[Example], policy: Taxonomy) -> pd.DataFrame:
-    """Finds each category with patterns, without training. Probabilities are 0 or 1.
-
-    Args:
-        examples: To score.
-        policy: `PII`, or a policy made of its categories, in any order.
-
-    Returns:
-        A predictions table; see `predictions_table`.
+    """Finds each category of a policy made of those of `PII` with patterns. Probabilities are 0 or 1.
 
     Raises:
         ValueError: The policy has a category without a pattern.
     """
     if strange := [name for name in policy.names.values() if name not in DETECTORS]:
-        raise ValueError(
-            f"no pattern for {strange} of policy {policy.name!r}; there are some for {', '.join(DETECTORS)}"
-        )
+        known = ", ".join(DETECTORS)
+        raise ValueError(f"no pattern for {strange} of policy {policy.name!r}; there are patterns for {known}")
     detectors = [DETECTORS[category.name] for category in policy.categories]
     found = np.array([[finds(e.text) for finds in detectors] for e in examples], dtype=bool)
-    found = found.reshape(len(examples), len(policy))
     return predictions_table(examples, policy, found, _codes(found, policy), 0.0)
 
 
-def _gold(examples: Sequence[Example], policy: Taxonomy) -> np.ndarray:
+def luhn_digit(digits: str) -> str:
+    """The check digit that makes a card number of these digits valid (ISO/IEC 7812-1)."""
+    doubled = [int(d) * (2 if i % 2 == 0 else 1) for i, d in enumerate(reversed(digits))]
+    return str(-sum(d - 9 if d > 9 else d for d in doubled) % 10)
+
+
+def _gold(examples: Sequence[Example], policy: Taxonomy) -> npt.NDArray[np.bool_]:
     if not examples:
         raise ValueError("there is no training example; pass the training split")
     return np.array([[code in example.codes for code in policy.codes] for example in examples])
 
 
-def _codes(found: np.ndarray, policy: Taxonomy) -> list[tuple[str, ...]]:
-    return [Verdict.of(np.array(policy.codes)[row].tolist()).codes for row in found]
+def _codes(found: npt.NDArray[np.bool_], policy: Taxonomy) -> list[list[str]]:
+    return [[code for code, there in zip(policy.codes, row, strict=True) if there] for row in found]
 
-
-# --- Patterns ---------------------------------------------------------------
 
 _UPPER = "A-ZÀ-ÖØ-ÞĀĂĄĆČĎĐĒĖĘĚĞĢĪĮİŁŃŇŌŐŘŚŞŠŢŤŪŮŰŹŻŽ"
 _WORD = rf"[{_UPPER}][\w'’-]+"
@@ -156,8 +125,8 @@ _PAIR = re.compile(rf"(?<![.!?:\n]\s)(?<!^)\b{_WORD}\s(?:[{_UPPER}]\.\s)?{_WORD}
 
 
 def _has_ip(text: str) -> bool:
-    candidates = (match[0] for pattern in (_IPV4, _IPV6) for match in pattern.finditer(text))
-    return any(_is_ip(form) for found in candidates for form in (found, found.rstrip(":")))
+    candidates = [match[0] for pattern in (_IPV4, _IPV6) for match in pattern.finditer(text)]
+    return any(_is_ip(found) or _is_ip(found.rstrip(":")) for found in candidates)
 
 
 def _is_ip(text: str) -> bool:
@@ -169,7 +138,7 @@ def _is_ip(text: str) -> bool:
 
 
 def _has_card(text: str) -> bool:
-    return _SECURITY_CODE.search(text) is not None or any(_is_card(match[0]) for match in _CARD.finditer(text))
+    return bool(_SECURITY_CODE.search(text)) or any(_is_card(match[0]) for match in _CARD.finditer(text))
 
 
 def _is_card(text: str) -> bool:
@@ -177,22 +146,20 @@ def _is_card(text: str) -> bool:
     return luhn_digit(digits[:-1]) == digits[-1]
 
 
-def _phones(text: str) -> Iterator[str]:
-    """Stretches that look like a phone number and like nothing else."""
-    for match in _PHONE.finditer(text):
-        found = match[0]
-        digits = re.sub(r"\D", "", found)
-        written_so = found[0] in "+(" or digits[0] == "0" or len(re.findall(r"[ .()/-]+", found)) >= 2
-        other = _IPV4.fullmatch(found) or _DATE.fullmatch(found) or (len(digits) > 13 and _is_card(found))
-        if 7 <= len(digits) <= 15 and written_so and not other:
-            yield found
+def _is_phone(text: str) -> bool:
+    """Whether it looks like a phone number and like nothing else."""
+    digits = re.sub(r"\D", "", text)
+    written_so = text[0] in "+(" or digits[0] == "0" or len(re.findall(r"[ .()/-]+", text)) >= 2
+    other = _IPV4.fullmatch(text) or _DATE.fullmatch(text) or (len(digits) > 13 and _is_card(text))
+    return 7 <= len(digits) <= 15 and written_so and not other
 
 
 DETECTORS: dict[str, Callable[[str], bool]] = {
-    "Name": lambda text: any(p.search(_STREET.sub("", text)) for p in (_TITLED, _GREETED, _PAIR)),
+    "Name": lambda text: any(pattern.search(_STREET.sub("", text)) for pattern in (_TITLED, _GREETED, _PAIR)),
     "IP Address": _has_ip,
-    "Phone Number": lambda text: any(True for _ in _phones(text)),
+    "Phone Number": lambda text: any(_is_phone(match[0]) for match in _PHONE.finditer(text)),
     "Address": lambda text: bool(_STREET.search(text) or _POST_CODE.search(text)),
-    "Credit Card": _has_card,
+    "Credit Card": lambda text: bool(_SECURITY_CODE.search(text))
+    or any(_is_card(found[0]) for found in _CARD.finditer(text)),
 }
 """Name of a category of `PII` to its detector."""

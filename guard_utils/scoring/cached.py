@@ -1,113 +1,118 @@
-"""Predictions on disk: what this checkpoint made of these rows is read again, and nothing else is.
+"""Prediction tables on disk: a table is read again only if it was made of the same rows and from the same facts.
 
-Each table of the fine-tuned model carries in its `attrs` (which parquet keeps) the fingerprints of the checkpoint and
-of the rows, so that a table of another training, another seed or another corpus is never taken for this one's.
+`<name>.parquet` holds answers only: `id`, `predicted`, `p_<code>`..., `p_unsafe`, `outside`. `<name>.json` beside it
+holds what they were made from. Text and gold come from the examples at each reading. Does not: score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any
 
 import pandas as pd
 
-from guard_utils.data.examples import Example, rows_fingerprint
-from guard_utils.files import read_table, write_table
+from guard_utils.data.examples import Example
+from guard_utils.data.predictions import predictions_table
+from guard_utils.files import write_table, write_text
 from guard_utils.profiles import Run, repository
-from guard_utils.training.launch import checkpoint, checkpoint_fingerprint
+from guard_utils.training.launch import checkpoint_fingerprint
 
-MADE_BY = {"tuned": "04_confusion_matrix_benchmark"}
-"""System to the notebook that scores it; all others are scored by the first."""
-
-
-def predictions_path(run: Run, system: str, part: str) -> Path:
-    """Where a run writes the predictions of a system on a part."""
-    return run.folder / "predictions" / f"{system}-{part}.parquet"
+Facts = Mapping[str, Any]
+"""What decides the answers besides the texts, as JSON values: model, dtype, seed, fingerprint of the training rows."""
+Make = Callable[[], pd.DataFrame]
 
 
-def shipped_path(run: Run, system: str, part: str) -> Path:
-    """Where the repository keeps the predictions of its own run, for readers who start without training."""
-    return repository() / "notebooks" / "predictions" / run.profile.name / f"{system}-{part}.parquet"
-
-
-def read_predictions(run: Run, system: str, part: str, examples: Sequence[Example]) -> pd.DataFrame:
-    """Reads the predictions of a system, and makes sure that they are of these rows.
+def cached_predictions(
+    run: Run, name: str, examples: Sequence[Example], facts: Facts, make: Make | None, *, shipped: bool = True
+) -> pd.DataFrame:
+    """Reads a table from this run's folder or from `notebooks/predictions/<profile>/`, or makes and writes it.
 
     Args:
         run: A resolved profile.
-        system: `majority`, `regex`, `tfidf`, `zero_shot` or `tuned`.
-        part: `validation`, `test` or `independent`.
-        examples: The rows, in order.
+        name: Of the file, without its ending.
+        examples: What is scored. Ids and texts must be those of the table; codes need not.
+        facts: All must be the table's; it may have more.
+        make: Makes the predictions table of the examples; None if that takes too long to do unasked.
+        shipped: Whether the repository's own table will do.
+
+    Returns:
+        A predictions table. `attrs`: what it was made from, and `origin`, where it comes from.
 
     Raises:
-        FileNotFoundError: The table is missing; names the notebook to run.
-        ValueError: The table is of other rows or of an older corpus.
+        FileNotFoundError: There is no such table, and `make` is None.
     """
-    made_by = MADE_BY.get(system, "01_baseline_evaluation")
-    own, shipped = predictions_path(run, system, part), shipped_path(run, system, part)
-    table = read_table(own if own.exists() or not shipped.exists() else shipped, made_by=made_by)
-    if list(zip(table["id"], table["text"], strict=True)) != [(example.id, example.text) for example in examples]:
-        raise ValueError(
-            f"{system}-{part}.parquet holds {len(table)} rows that are not the {len(examples)} of this corpus; "
-            f"run notebook {made_by} again with PROFILE = {run.profile.name!r}"
-        )
+    wanted = {"rows": _fingerprint(examples), **facts}
+    folders = {"this run": run.folder / "predictions"}
+    if shipped:
+        folders["the repository"] = repository() / "notebooks" / "predictions" / run.profile.name
+    for place, folder in folders.items():
+        path = folder / f"{name}.json"
+        made_from = json.loads(path.read_text()) if path.exists() else {}
+        if wanted.items() <= made_from.items():
+            answers, origin = pd.read_parquet(path.with_suffix(".parquet")), f"read from {place}"
+            break
+    else:
+        if make is None:
+            raise FileNotFoundError(f"no {name}.parquet with {', '.join(wanted)} as asked in {' or '.join(folders)}")
+        answers, made_from, origin = make(), wanted, "made now"
+        write_predictions(run, name, examples, answers, facts)
+    marginals = answers[[f"p_{code}" for code in run.policy.codes]]
+    predicted, outside, unsafe = (answers[column].tolist() for column in ("predicted", "outside", "p_unsafe"))
+    table = predictions_table(examples, run.policy, marginals, predicted, outside, unsafe=unsafe)
+    table.attrs = made_from | {"origin": origin}
     return table
 
 
-def tuned_predictions(
-    run: Run, parts: Mapping[str, Sequence[Example]], *, progress: bool = True
-) -> dict[str, pd.DataFrame]:
-    """Scores sets of examples with a run's fine-tuned model, or reads the tables that it made before.
-
-    Tables lie in `predictions/tuned-<part>.parquet` of the run's folder. Where there is no checkpoint, tables of the
-    same rows are read all the same, the repository's own at last, so that a reader can start without training.
-
-    Args:
-        run: A resolved profile.
-        parts: Name of the set (`test`, ...) to its examples.
-        progress: Whether to show a bar with a rate.
-
-    Returns:
-        Part to its predictions table. Its `attrs`: `checkpoint`, `rows` (fingerprints), `dtype`, `policy`, and
-        `origin`, which says in words where the table comes from.
+def write_predictions(run: Run, name: str, examples: Sequence[Example], table: pd.DataFrame, facts: Facts) -> None:
+    """Writes the answers of a predictions table into this run's folder, for `read_predictions`.
 
     Raises:
-        FileNotFoundError: There is neither a table of these rows nor a checkpoint; names the notebook to run.
+        ValueError: The table is not of these examples in this order.
+    """
+    if table["id"].tolist() != [example.id for example in examples]:
+        raise ValueError(f"{name}: the {len(table)} rows are not the {len(examples)} examples in this order")
+    columns = ["id", "predicted", *(f"p_{code}" for code in run.policy.codes), "p_unsafe", "outside"]
+    path = run.folder / "predictions" / f"{name}.json"
+    path.unlink(missing_ok=True)  # so that it never describes another table, wherever this is cut off
+    write_table(path.with_suffix(".parquet"), pd.DataFrame({column: table[column] for column in columns}))
+    write_text(path, json.dumps({"rows": _fingerprint(examples), **facts}, indent=2) + "\n")
+
+
+def read_predictions(run: Run, system: str, part: str, examples: Sequence[Example]) -> pd.DataFrame:
+    """Reads what a system (`regex`, `tuned`, ...) answered to a part (`test`, ...), from this run or the repository.
+
+    Raises:
+        FileNotFoundError: There is no table of these very examples; names the notebook to run.
     """
     try:
-        mark = {"checkpoint": checkpoint_fingerprint(run), "dtype": run.dtype}
+        return cached_predictions(run, f"{system}-{part}", examples, {}, None)
+    except FileNotFoundError as error:
+        made_by = "notebooks 03 and 04" if system == "tuned" else "notebook 01"
+        raise FileNotFoundError(f"{error}; run {made_by} with PROFILE = {run.profile.name!r} first") from None
+
+
+def tuned_predictions(run: Run, parts: Mapping[str, Sequence[Example]]) -> dict[str, pd.DataFrame]:
+    """Scores parts (`test`, ...) with a run's fine-tuned model, or reads what this very checkpoint answered before.
+
+    Where nothing is trained, `read_predictions` serves, so that a reader can start without training.
+    """
+    try:
+        facts = {"checkpoint": checkpoint_fingerprint(run), "dtype": run.dtype, "policy": str(run.policy)}
     except FileNotFoundError:
-        mark = {}
-    wanted = {part: mark | _rows(run, examples) for part, examples in parts.items()}
-    paths = {part: predictions_path(run, "tuned", part) for part in parts}
-    if not mark:
-        paths |= {part: shipped_path(run, "tuned", part) for part, path in paths.items() if not path.exists()}
-    tables = {part: read_table(path, made_by=MADE_BY["tuned"]) for part, path in paths.items() if path.exists()}
-    tables = {part: table for part, table in tables.items() if wanted[part].items() <= table.attrs.items()}
-    made = _score(run, {part: parts[part] for part in parts if part not in tables}, progress=progress)
-    for part, table in made.items():
-        table.attrs = wanted[part]
-        write_table(paths[part], table)
-    origin = "read: this checkpoint made it" if mark else "read: there is no checkpoint here to compare with"
-    for table in tables.values():
-        table.attrs["origin"] = origin
-    for table in made.values():
-        table.attrs["origin"] = "scored now"
-    tables |= made
-    return {part: tables[part] for part in parts}
+        return {part: read_predictions(run, "tuned", part, rows) for part, rows in parts.items()}
+    from guard_utils.scoring.scorer import load_guard, predict  # torch, which no reader without a checkpoint needs
+
+    guard = cache(partial(load_guard, run))  # loaded once, and only if a table is missing
+    tables = {}
+    for part, rows in parts.items():
+        make = partial(lambda asked: predict(guard(), asked), rows)
+        tables[part] = cached_predictions(run, f"tuned-{part}", rows, facts, make, shipped=False)
+    return tables
 
 
-def _rows(run: Run, examples: Sequence[Example]) -> dict[str, str]:
-    return {"rows": rows_fingerprint(examples), "policy": run.policy.name}
-
-
-def _score(run: Run, parts: Mapping[str, Sequence[Example]], *, progress: bool) -> dict[str, pd.DataFrame]:
-    """Scores the parts with the checkpoint, which is loaded only if there are any."""
-    if not parts:
-        return {}
-    from guard_utils.prompt import GuardPrompt
-    from guard_utils.scoring.scorer import GuardScorer, load_model, predict
-
-    model, tokenizer = load_model(checkpoint(run), dtype=run.dtype, device=run.device)
-    scorer = GuardScorer(model, GuardPrompt(run.policy, tokenizer))
-    return {part: predict(scorer, examples, progress=progress) for part, examples in parts.items()}
+def _fingerprint(examples: Sequence[Example]) -> str:
+    """SHA-256 of ids and texts, in order."""
+    return hashlib.sha256(json.dumps([(example.id, example.text) for example in examples]).encode()).hexdigest()

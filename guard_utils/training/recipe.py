@@ -1,43 +1,49 @@
-"""The recipe that `tune run` launches: torchtune's own single-device recipes, with a shared prefix.
+"""The recipe that `tune run` launches: torchtune's own recipes, trained behind a shared prefix and resumable.
 
-    tune run guard_utils/training/recipe.py --config torchtune_configs/laptop.yaml
+    tune run [--nproc_per_node 4] guard_utils/training/recipe.py --config torchtune_configs/laptop.yaml
 
-A config whose model has a `lora_rank` trains adapters, any other trains all weights. Beyond torchtune's keys it knows
-`autocast` (a dtype for activations, while the weights keep `dtype`), `threads` (CPU threads; absent: all cores) and
-`save_every_n_steps` (see `guard_utils.training.resume`). torchtune keeps its recipes outside any package, so the files are
-loaded by path.
+One process runs torchtune's single-device recipe; several run its distributed one (FSDP2), each with its share of a
+step's examples behind its own copy of the prefix, over gloo where `device` is cpu. `batch_size` is of one process; a
+step's loss is that of one process with the same examples. A model with `lora_rank` trains adapters, any other all
+weights. Keys beyond torchtune's: `autocast` (dtype of activations; weights keep `dtype`), `threads` (absent: all cores)
+and `save_every_n_steps` (see `resume`). Does not: tensor parallelism, a training loop of its own.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib.util
 import inspect
 import math
+import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import torch
 import torchtune
+from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
-from torchtune import config
+from torch.distributed import init_process_group
+from torchtune import config, training
 from torchtune.modules.peft import get_adapter_params
 
 from guard_utils.training.resume import Resumable
 from guard_utils.training.shared_prefix import LossAtLabels, use_shared_prefix
 
-# On a CPU, freed tensors leave holes that the next ones do not quite fit. Training SmolLM2, a trim brings the process
-# from 6 GB back to 2.6 between two batches; the next one pays with page faults.
+# On a CPU, freed tensors leave holes in the heap that the next ones do not quite fit. Training SmolLM2, a trim brings
+# the process from 6 GB back to 2.6 between two batches; the batch after it pays with page faults.
 BATCHES_PER_TRIM = 4
 
 
 def stock_recipe(name: str) -> ModuleType:
-    """Loads one of torchtune's recipe files, which stand beside the package.
+    """Loads one of torchtune's recipe files, which are beside the package and in none.
 
     Args:
         name: For example `lora_finetune_single_device`.
@@ -59,8 +65,8 @@ def fit_output(cfg_model: DictConfig, weights: dict[str, Tensor], checkpointer: 
     """Ties a model's output projection to its embedding where the checkpoint does, by the rule of `transformers`.
 
     torchtune's Llama 3.2 ties them unless told otherwise, and then refuses a checkpoint with a projection, which
-    Llama-Guard-3-1B has (torchtune issue 2237). A projection that the checkpoint's config ties and that equals the
-    embedding is a second copy: it is taken out, here and from what will be exported. Any other is the model's own.
+    Llama-Guard-3-1B has (torchtune issue 2237). A projection that equals the embedding and that the checkpoint's config
+    ties is a copy: it is taken out of `weights` and of what will be exported.
 
     Args:
         cfg_model: `model` of a config.
@@ -80,40 +86,23 @@ def fit_output(cfg_model: DictConfig, weights: dict[str, Tensor], checkpointer: 
 
 
 def initial_adapter(cfg_model: DictConfig, seed: int) -> dict[str, Tensor]:
-    """LoRA's first weights, drawn from the seed alone: on any number of processes they are the same.
-
-    Args:
-        cfg_model: `model` of a config.
-        seed: Of the config.
+    """LoRA's first weights, drawn from the seed alone, so that they are the same on any number of processes.
 
     Returns:
-        Name to full tensor on the CPU: A uniform as torchtune has it, everything else zero.
+        Name to full tensor on the CPU: A uniform as in torchtune, everything else zero.
     """
     with torch.device("meta"):
-        shapes = {name: weight.shape for name, weight in get_adapter_params(config.instantiate(cfg_model)).items()}
+        adapter = get_adapter_params(config.instantiate(cfg_model))
     generator = torch.Generator().manual_seed(seed)
-    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    weights = {name: torch.zeros(weight.shape) for name, weight in adapter.items()}
     for name, weight in weights.items():
         if "lora_a" in name:
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
     return weights
 
 
-def trim_heap() -> None:
-    """Returns to the system what the C library holds free between tensors, where it knows how to (glibc)."""
-    library = ctypes.CDLL(None)
-    if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)
-
-
-_Recipe: Any = object
-
-
-class SharedPrefix(Resumable, _Recipe):
-    """Put before one of torchtune's recipes among a class's bases: resumable, and trains behind a shared prefix.
-
-    The recipe's own loop calls `_model` and `_loss_fn`; here they are given a form in which they do just that.
-    """
+class SharedPrefix(Resumable):
+    """Put before one of torchtune's recipes as a base class: its loop then calls model and loss for packed batches."""
 
     _loss_fn: Any
 
@@ -122,6 +111,9 @@ class SharedPrefix(Resumable, _Recipe):
         self._autocast = cfg.get("autocast")
         super().setup(cfg=cfg)
         self._loss_fn = LossAtLabels(self._loss_fn)
+        # glibc only: other C libraries have no such call.
+        libc = ctypes.CDLL(None) if sys.platform == "linux" and self._device.type == "cpu" else None
+        self._trim = getattr(libc, "malloc_trim", None)
 
     def _setup_model(self, cfg_model: DictConfig, **kwargs: Any) -> nn.Module:
         weights = kwargs.get("base_model_state_dict") or kwargs["model_state_dict"]
@@ -136,34 +128,46 @@ class SharedPrefix(Resumable, _Recipe):
 
     def _batches(self, loader: Any) -> Iterator[dict[str, Any]]:
         for number, batch in enumerate(super()._batches(loader)):
-            if self._device.type == "cpu" and number % BATCHES_PER_TRIM == 0:
-                trim_heap()
+            if self._trim and number % BATCHES_PER_TRIM == 0:
+                self._trim(0)
             yield batch
 
 
 def shared_prefix_recipe(cfg: DictConfig) -> Any:
-    """Builds the recipe a config asks for."""
-    if "lora_rank" in cfg.model:
-        base = stock_recipe("lora_finetune_single_device").LoRAFinetuneRecipeSingleDevice
-    else:
-        base = stock_recipe("full_finetune_single_device").FullFinetuneRecipeSingleDevice
+    """Builds the recipe that a config asks for; torchtune's distributed one in a process launched as one of several.
+
+    Raises:
+        ValueError: Tensor parallelism, which would cut packed sequences into pieces.
+    """
+    if cfg.get("tensor_parallel_dim", 1) > 1:
+        raise ValueError(f"tensor_parallel_dim={cfg.tensor_parallel_dim} can't share a prefix; set it to 1")
+    lora, several = "lora_rank" in cfg.model, training.is_distributed()
+    name = f"{'lora' if lora else 'full'}_finetune_{'distributed' if several else 'single_device'}"
+    module = cast(Any, stock_recipe(name))
+    if several and cfg.device == "cpu":
+        # The distributed recipes ask for a GPU's memory statistics; the names are replaced in this one module only.
+        no_gpu = {"cleanup_before_training": gc.collect, "get_memory_stats": lambda device: {}}
+        no_gpu["log_memory_stats"] = lambda stats: None
+        module.training = SimpleNamespace(**vars(training) | no_gpu)
+    if several and lora:  # the full recipe does this itself
+        init_process_group(training.get_distributed_backend(cfg.device, offload_ops_to_cpu=cfg.device != "cpu"))
+    kind = "Distributed" if several else "SingleDevice"
+    base = getattr(module, f"{'LoRA' if lora else 'Full'}FinetuneRecipe{kind}")
     return type("SharedPrefixRecipe", (SharedPrefix, base), {})(cfg=cfg)
 
 
-def launch(make: Callable[[DictConfig], Any], cfg: DictConfig) -> None:
-    """Runs the training of the recipe that `make` builds from a config."""
+def main(cfg: DictConfig) -> None:
+    """Runs a training, as `tune run` does."""
     config.log_config(recipe_name="SharedPrefixRecipe", cfg=cfg)
     if "threads" in cfg:
         torch.set_num_threads(cfg.threads)
-    recipe = make(cfg)
-    recipe.setup(cfg=cfg)
-    recipe.train()
-    recipe.cleanup()
-
-
-def main(cfg: DictConfig) -> None:
-    """Runs a training as `tune run` does."""
-    launch(shared_prefix_recipe, cfg)
+    Path(cfg.output_dir).mkdir(parents=True, exist_ok=True)
+    # Held by one process until it ends, so that a new launch waits for a recipe whose launcher has died.
+    with FileLock(f"{cfg.output_dir}.recipe.lock") if os.environ.get("RANK", "0") == "0" else nullcontext():
+        recipe = shared_prefix_recipe(cfg)
+        recipe.setup(cfg=cfg)
+        recipe.train()
+        recipe.cleanup()
 
 
 if __name__ == "__main__":

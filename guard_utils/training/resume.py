@@ -1,9 +1,9 @@
 """A training that can be killed at any moment and goes on from its last saved state.
 
-torchtune saves between epochs only. But when its training loop asks for the next batch, the step before is complete:
-weights updated, gradients empty, loss logged. `Resumable` stands between dataloader and loop and saves there. A state
-is a folder `states/step_<n>` in the config's `output_dir`; the file written last says that it is whole, and only then
-is the state before it deleted.
+torchtune saves between epochs only. But when its loop asks for the next batch, the step before is complete: weights
+updated, gradients empty, loss logged. `Resumable` saves there, to `states/step_<n>` in the config's `output_dir`. The
+file written last says that the state is whole; only then is the one before it deleted. Does not: ask whether a state is
+of the same config and data (`launch` does).
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -26,19 +25,9 @@ STATES = "states"
 _WHOLE = "whole.json"
 
 
-@dataclass(frozen=True)
-class State:
-    """Where a saved run stands.
+class State(NamedTuple):
+    """Where a run stands: optimizer steps done, epoch (from 0), batches done in it by each process, seconds so far."""
 
-    Attributes:
-        folder: Holds one `rank_<n>.pt` a process.
-        step: Optimizer steps done.
-        epoch: Of the step to come, from 0.
-        batches: Of that epoch that are done, in each process.
-        seconds: Spent on all steps up to this one.
-    """
-
-    folder: Path
     step: int
     epoch: int
     batches: int
@@ -48,19 +37,16 @@ class State:
 def saved_state(output_dir: Path) -> State | None:
     """The last whole state of a run, if there is one."""
     marks = (output_dir / STATES).glob(f"step_*/{_WHOLE}")
-    states = [State(mark.parent, **json.loads(mark.read_text())) for mark in marks]
+    states = [State(**json.loads(mark.read_text())) for mark in marks]
     return max(states, key=lambda state: state.step, default=None)
 
 
 class _Batches:
-    """A recipe's dataloader whose batches pass through a function."""
+    """A recipe's dataloader, its batches passed through a function."""
 
     def __init__(self, loader: Any, through: Callable[[Any], Iterator[dict[str, Any]]]) -> None:
         self._loader = loader
         self._through = through
-
-    def __len__(self) -> int:
-        return len(self._loader)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self._through(self._loader)
@@ -73,69 +59,54 @@ _Recipe: Any = object
 
 
 class Resumable(_Recipe):
-    """Put before one of torchtune's recipes among a class's bases: saves its state and takes it up again.
+    """Base class to put before one of torchtune's recipes: saves its state and resumes from it.
 
-    Two keys of the config rule it: `save_every_n_steps` (absent: once an epoch), and `resume_from_checkpoint`, which
-    starts from the last whole state in `output_dir`. It does not ask whether that state is of the same config and
-    data; `guard_utils.training.launch` does. Saving writes the trained weights and the optimizer's state from where they lie,
-    without a copy of them in memory.
+    Keys of the config: `save_every_n_steps` (absent: once per epoch), and `resume_from_checkpoint`, which starts from
+    the last whole state. Weights and optimizer state are written from where they are, without a copy in memory.
     """
 
     _dataloader: Any
 
     def __init__(self, cfg: DictConfig) -> None:
-        self._output = Path(cfg.output_dir)
-        self._resume, self._save_every = cfg.resume_from_checkpoint, cfg.get("save_every_n_steps")
-        self._started = time.monotonic()
-        self._saved_step = self._batches_behind = 0
-        self._rng: tuple[torch.Tensor, list[torch.Tensor]] | None = None
+        self._output, self._started = Path(cfg.output_dir), time.monotonic()
+        self._saved_step = self._batches_done = 0
+        self._rng: Any = None
         # torchtune's own resuming reads files of an epoch's end, which are not written here.
         super().__init__(OmegaConf.merge(cfg, {"resume_from_checkpoint": False}))
 
     def setup(self, cfg: DictConfig) -> None:
-        """Sets up torchtune's recipe and loads the state that it is to go on from.
-
-        Raises:
-            FileNotFoundError: The config says to resume and there is no state.
-        """
+        """Sets up torchtune's recipe; loads a state (FileNotFoundError if there is none) where the config says so."""
         super().setup(cfg=cfg)
+        self._save_every = cfg.get("save_every_n_steps") or self._steps_per_epoch
         self._dataloader = _Batches(self._dataloader, self._batches)
-        if client := getattr(self, "_checkpoint_client", None):
-            # The full distributed recipe saves through it, not through `save_checkpoint`.
-            save, last = client.save_checkpoint, self.total_epochs - 1
-            client.save_checkpoint = lambda **parts: save(**parts) if parts["epoch"] == last else None
-        if self._resume:
+        # The full distributed recipe saves through its client, the others by a method of their own. Both save the
+        # model at the end of training only; until then there are states.
+        saver: Any = getattr(self, "_checkpoint_client", self)
+        save, last = saver.save_checkpoint, self.total_epochs - 1
+        saver.save_checkpoint = lambda epoch, **parts: save(epoch=epoch, **parts) if epoch == last else None
+        if cfg.resume_from_checkpoint:
             self._load_state()
 
-    def save_checkpoint(self, epoch: int) -> None:
-        """Lets torchtune write the model at the end of training; until then there are states."""
-        if epoch + 1 == self.total_epochs:
-            super().save_checkpoint(epoch)
-
     def _batches(self, loader: Any) -> Iterator[dict[str, Any]]:
-        behind, self._batches_behind = self._batches_behind, 0
-        loader.sampler.load_state_dict({"yielded": behind * loader.batch_size})
+        first, self._batches_done = self._batches_done, 0
+        loader.sampler.load_state_dict({"yielded": first * loader.batch_size})
         batches = iter(loader)
         # Only now: making the iterator draws a number that the interrupted run drew before its state was saved.
         if self._rng is not None:
             torch.set_rng_state(self._rng[0])
             torch.cuda.set_rng_state_all(self._rng[1])
             self._rng = None
-        for done, batch in enumerate(batches, behind):
+        for done, batch in enumerate(batches, first):
             steps, within = divmod(done, self._gradient_accumulation_steps)
             if steps == self.max_steps_per_epoch:  # the loop itself counts from where it resumed
                 return
-            if within == 0 and self._is_to_save():
+            # Never twice: at an epoch's start, gradients of the last, unfinished step of the epoch before may wait.
+            if within == 0 and self.global_step % self._save_every == 0 and self.global_step != self._saved_step:
                 self._save_state(done)
             yield batch
 
-    def _is_to_save(self) -> bool:
-        # Never twice: at an epoch's start, gradients of a step that the epoch before left unfinished may be waiting.
-        every = self._save_every or self._steps_per_epoch
-        return bool(self.global_step != self._saved_step and self.global_step % every == 0)
-
     def _parts(self) -> tuple[list[torch.Tensor], Any, Any]:
-        """The trained weights in order, and what else has a `state_dict` to keep."""
+        """The trained weights in order, the optimizer and the scheduler."""
         weights = [weight.detach() for weight in self._model.parameters() if weight.requires_grad]
         return weights, self._optim_ckpt_wrapper if self._optimizer is None else self._optimizer, self._lr_scheduler
 
@@ -156,20 +127,17 @@ class Resumable(_Recipe):
         if processes > 1:
             torch.distributed.barrier()
         if rank == 0:
-            mark = {"step": self.global_step, "epoch": self.epochs_run, "batches": batches}
-            write_text(folder / _WHOLE, json.dumps(mark | {"seconds": time.monotonic() - self._started}) + "\n")
-            for other in folder.parent.iterdir():
-                if other != folder:
-                    shutil.rmtree(other)
+            mark = State(self.global_step, self.epochs_run, batches, time.monotonic() - self._started)
+            write_text(folder / _WHOLE, json.dumps(mark._asdict()) + "\n")
+            for other in set(folder.parent.iterdir()) - {folder}:
+                shutil.rmtree(other)
 
     def _load_state(self) -> None:
         found = saved_state(self._output)
         if found is None:
-            raise FileNotFoundError(
-                f"resume_from_checkpoint is True and {self._output / STATES} holds no whole state; set it to False"
-            )
-        _, rank = get_world_size_and_rank()
-        state = torch.load(found.folder / f"rank_{rank}.pt", map_location="cpu")
+            raise FileNotFoundError(f"resume_from_checkpoint is True, but {self._output} has no state; set it to False")
+        file = self._output / STATES / f"step_{found.step}" / f"rank_{get_world_size_and_rank()[1]}.pt"
+        state = torch.load(file, map_location="cpu")
         weights, optimizer, scheduler = self._parts()
         for weight, saved in zip(weights, state["weights"], strict=True):
             weight.copy_(saved)
@@ -177,5 +145,5 @@ class Resumable(_Recipe):
         if scheduler:
             scheduler.load_state_dict(state["scheduler"])
         self.global_step = self._saved_step = found.step
-        self.epochs_run, self._batches_behind, self._rng = found.epoch, found.batches, state["rng"]
+        self.epochs_run, self._batches_done, self._rng = found.epoch, found.batches, state["rng"]
         self._started -= found.seconds

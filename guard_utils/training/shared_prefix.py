@@ -1,17 +1,9 @@
-"""Train many examples behind one copy of their prompt's prefix.
+"""Trains many examples behind one copy of their prompt's prefix.
 
-A guard example is some 230 tokens of policy for 50 tokens of text and 6 of answer. Stock recipes run the policy anew
-for each example and project every token on the vocabulary. Here the examples of one policy stand in one packed sequence
-
-    prefix  conversation_1  conversation_2  ...
-
-in which every conversation attends to the prefix and to itself, with positions that go on after the prefix, and
-logits are computed only where a label stands. Loss and gradients are those of the stock batches
-(tests/test_shared_prefix.py): attention is the only place where tokens of a transformer meet.
-
-Linear layers see the packed sequence and waste nothing on padding. Attention takes a window of a few conversations at
-a time, on the keys of the prefix and of the window, so that no matrix of the packed length squared ever exists.
-torchtune's own modules do everything else, adapters and checkpointing among it.
+The examples of one policy form one packed sequence: `prefix conversation_1 conversation_2 ...`. Every conversation
+attends to the prefix and to itself, with positions that continue after the prefix; logits are computed at labels only.
+Tokens of a transformer meet in attention only, so loss and gradients equal those of stock batches
+(tests/training/test_shared_prefix.py). Does not: attention dropout, tensor parallelism, generation.
 """
 
 from __future__ import annotations
@@ -27,25 +19,24 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 Layout = dict[str, Tensor]
-"""Where the parts of a packed sequence stand; goes through torchtune in the attention mask's place.
+"""Parts of a packed sequence; passes through torchtune in place of the attention mask.
 
-`lengths`: of every part in order, each prefix before its conversations; what fills a window up counts as one.
-`counts`: [policies] conversations of each. `labelled`: indices whose logits the loss needs; all, if absent.
+`lengths`: tokens of every part in order, each prefix before its conversations; the padding of a window is a part too.
+`counts`: [policies] conversations of each prefix. `labelled`: positions whose logits the loss needs.
 """
 
-# Conversations stand in windows of so many tokens, or a multiple, filled up at the end. Attention takes a window at a
-# time: larger ones waste work on pairs of strangers, smaller ones call more kernels. And tensors of a few sizes are
-# allocated again and again, where those of a thousand sizes would scatter over the C library's heap: a CPU run of 120
-# steps grew to twice the memory that it needs.
+# Tokens of an attention window (or a multiple). Larger windows waste work on masked pairs, smaller ones call more
+# kernels. Padding to a few sizes also keeps the C library's heap from fragmenting: without it, a CPU run of 120 steps
+# grew to twice the memory.
 WINDOW = 256
 
 
 class Window(NamedTuple):
-    """A prefix, or some neighbouring conversations of one policy.
+    """A prefix, or neighbouring conversations of one policy.
 
     Attributes:
         length: Tokens.
-        prefix: Index of the window that holds the policy's prefix; None for a prefix.
+        prefix: Index of the window with the policy's prefix; None for a prefix.
         bias: [length, keys] 0 where a token attends, -inf elsewhere; the prefix's keys come first.
     """
 
@@ -60,9 +51,8 @@ def collate_shared_prefix(
     """Packs examples behind one copy of each distinct prefix. A `collate_fn` for torchtune.
 
     Args:
-        batch: Examples with `tokens` and `labels` (equally long lists of ids, labels not yet shifted) and
-            `prefix_length`, the number of leading tokens that are the policy's prefix.
-        padding_idx: Token that fills windows up.
+        batch: Rows of `GuardDataset`: `tokens`, `labels` (as long, not shifted) and `prefix_length`.
+        padding_idx: Token that pads windows.
         ignore_idx: Label of tokens without loss.
 
     Returns:
@@ -100,8 +90,8 @@ def collate_shared_prefix(
             if filler := -sum(len(rows[i]["tokens"]) - start for i in together) % WINDOW:
                 add([padding_idx] * filler, [ignore_idx] * filler, start)
         counts.append(len(lengths) - before)
-    # The logits of position i predict the token at i + 1. A prefix and a conversation's first token carry no label, so
-    # nothing is predicted across the seams of the packed sequence.
+    # Logits at i predict the token at i + 1. Prefixes and first tokens of conversations have no label, so nothing is
+    # predicted across the seams.
     labelled = [i for i, label in enumerate(labels[1:]) if label != ignore_idx]
     layout = {"lengths": lengths, "counts": counts, "labelled": labelled}
     return {
@@ -113,7 +103,7 @@ def collate_shared_prefix(
 
 
 def _fill_windows(lengths: Sequence[int]) -> list[list[int]]:
-    """Distributes parts over windows, the longest first, each into the first with room; returns their indices."""
+    """Indices of the parts of each window: longest part first, each into the first window with room."""
     found: list[list[int]] = []
     room: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -127,19 +117,16 @@ def _fill_windows(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def window(visible: Tensor, *, prefix: int | None = None, prefix_length: int = 0) -> Window:
-    """Makes a window.
+    """Makes a window from `visible` [length, length], bool: whether the row's token sees the column's.
 
-    Args:
-        visible: [length, length] bool: whether the row's token sees the column's.
-        prefix: See `Window`.
-        prefix_length: Tokens of that prefix; each token of the window sees them all.
+    All of its tokens see the `prefix_length` tokens of the window with index `prefix`.
     """
     bias = torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
     return Window(len(visible), prefix, pad(bias, (prefix_length, 0)))
 
 
 def windows(layout: Layout) -> list[Window]:
-    """Divides a packed sequence for attention: each prefix, then its conversations by full windows."""
+    """Divides a packed sequence: each prefix, then its conversations in full windows."""
     lengths, device = layout["lengths"].tolist(), layout["lengths"].device
     found: list[Window] = []
 
@@ -166,44 +153,27 @@ def windows(layout: Layout) -> list[Window]:
 def shared_prefix_attention(
     query: Tensor, key: Tensor, value: Tensor, *, mask: list[Window], dropout_p: float = 0.0, is_causal: bool = False
 ) -> Tensor:
-    """Attention over a packed sequence in which conversations share their policy's prefix.
+    """Attention over a packed sequence, as torchtune calls it: tensors and result are [1, heads, packed, dim].
 
-    Args:
-        query: [1, heads, packed, dim].
-        key: Likewise.
-        value: Likewise.
-        mask: The windows of the sequence.
-        dropout_p: Must be 0.
-        is_causal: Ignored; the windows say who sees whom.
-
-    Returns:
-        [1, heads, packed, dim].
+    `mask` holds the sequence's windows, which replace `is_causal`.
 
     Raises:
-        ValueError: Attention dropout, which this form does not have.
+        ValueError: Attention dropout, which is not supported.
     """
     if dropout_p:
         raise ValueError(f"attn_dropout={dropout_p} is not supported with a shared prefix; set model.attn_dropout: 0.0")
-    # Backward computes the attention weights again: kept, they would be a third of all activations.
+    # Backward recomputes the attention weights; kept, they would be a third of all activations.
     return cast(Tensor, checkpoint(attend, query[0], key[0], value[0], mask, use_reentrant=False)).unsqueeze(0)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Window]) -> Tensor:
-    """Softmax attention, window by window.
+    """Softmax attention, window by window; `parts` are the windows of the packed sequence, in order.
 
-    Args:
-        query: [heads, packed, dim].
-        key: Likewise.
-        value: Likewise.
-        parts: The windows that the packed sequence consists of, in order.
-
-    Returns:
-        [heads, packed, dim].
+    `query`, `key`, `value` and result are [heads, packed, dim].
     """
-    # One split, whose backward is one concatenation: slices would each write a gradient of full length.
+    # The backward of one split is one concatenation; each slice would write a gradient of full length.
     lengths = [window.length for window in parts]
-    q = (query * query.shape[-1] ** -0.5).split(lengths, dim=1)
-    k, v = key.split(lengths, dim=1), value.split(lengths, dim=1)
+    q, k, v = (whole.split(lengths, dim=1) for whole in (query * query.shape[-1] ** -0.5, key, value))
     outputs = []
     for i, (_, prefix, bias) in enumerate(parts):
         keys, values = k[i], v[i]
@@ -215,10 +185,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Window]) -
 
 
 def use_shared_prefix(model: nn.Module) -> nn.Module:
-    """Lets a torchtune model read packed batches, and project on the vocabulary only where a label stands.
-
-    Args:
-        model: A torchtune `TransformerDecoder`, sharded or not.
+    """Lets a torchtune `TransformerDecoder`, sharded or not, read packed batches and compute logits at labels only.
 
     Returns:
         The same model.
@@ -239,16 +206,16 @@ def use_shared_prefix(model: nn.Module) -> nn.Module:
     forward: Callable[..., Tensor] = model.forward
 
     def forward_packed(tokens: Tensor, *, mask: Layout, **kwargs: Any) -> Tensor:
-        with _only_positions(model, mask.get("labelled")):
+        with _only_positions(model, mask["labelled"]):
             return forward(tokens, mask=windows(mask), **kwargs)
 
-    # Of the instance, so that FSDP's hooks, which gather the weights and free them, stand around it.
+    # Set on the instance, so that FSDP's hooks, which gather and free the weights, run around it.
     cast(Any, model).forward = forward_packed
     return model
 
 
 def _feed_forward(module: Any, x: Tensor) -> Tensor:
-    """A gated feed-forward layer whose backward computes the activation and the product again, but no projection."""
+    """A gated feed-forward layer whose backward recomputes activation and product, but no projection."""
     return cast(Tensor, checkpoint(_gated, module, module.w1(x), module.w3(x), use_reentrant=False))
 
 
@@ -257,11 +224,8 @@ def _gated(module: Any, gate: Tensor, up: Tensor) -> Tensor:
 
 
 @contextmanager
-def _only_positions(model: nn.Module, positions: Tensor | None) -> Iterator[None]:
-    """Within, the model normalises and projects only the given positions of a packed sequence."""
-    if positions is None:
-        yield
-        return
+def _only_positions(model: nn.Module, positions: Tensor) -> Iterator[None]:
+    """Within, the model normalises and projects only these positions of a packed sequence."""
     hook = cast(Any, model).norm.register_forward_pre_hook(lambda _, args: (args[0][:, positions],))
     try:
         yield
@@ -270,11 +234,7 @@ def _only_positions(model: nn.Module, positions: Tensor | None) -> Iterator[None
 
 
 class LossAtLabels(nn.Module):
-    """A loss for logits that exist only where a label stands.
-
-    Args:
-        loss_fn: Takes logits [labels, vocabulary] and labels [labels]; has an `ignore_index`.
-    """
+    """Lets `loss_fn`, which takes logits [labels, vocabulary] and labels [labels], read logits at labels only."""
 
     def __init__(self, loss_fn: nn.Module) -> None:
         super().__init__()
@@ -282,20 +242,14 @@ class LossAtLabels(nn.Module):
         self.ignore_index: int = cast(Any, loss_fn).ignore_index
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Loss of `logits` [labels, vocabulary] and of those of `labels` [packed] that are not ignored."""
+        """Loss of `logits` [labels, vocabulary] against the entries of `labels` [packed] that are not ignored."""
         return cast(Tensor, self.loss_fn(logits, labels[labels != self.ignore_index]))
 
 
 def shared_prefix_loss(model: nn.Module, loss_fn: nn.Module, batch: dict[str, Any]) -> Tensor:
-    """Mean loss of the labels of a packed batch, as a recipe of torchtune computes it.
+    """Mean loss of a packed batch (on the model's device; its labels are taken out), as the recipe computes it.
 
-    Args:
-        model: A model prepared by `use_shared_prefix`.
-        loss_fn: Takes logits [labels, vocabulary] and labels [labels]; has an `ignore_index`.
-        batch: What `collate_shared_prefix` returned, on the model's device; `labels` is taken out of it.
-
-    Returns:
-        A scalar.
+    `model` is prepared by `use_shared_prefix`; for `loss_fn` see `LossAtLabels`.
     """
     labels = batch.pop("labels")[0]
     return cast(Tensor, LossAtLabels(loss_fn)(model(**batch)[0], labels))

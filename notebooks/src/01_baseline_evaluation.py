@@ -58,15 +58,10 @@ run.describe()
 # %% [markdown]
 # Here is the whole series in one picture. Each notebook reads files that another wrote; where one is missing, it says
 # which notebook makes it.
-
-# %%
-from guard_utils.figures import charts as plots
-
-alt = "Corpus rows become examples, a training file, a checkpoint and predictions (notebooks 02 to 04). From these "
-alt += "follow metrics and figures, errors, and audited labels, which lead back to the examples."
-plots.save(plots.data_flow(), run.folder / "figures", "01-data-flow", alt)
-
-# %% [markdown]
+#
+# ![Corpus rows become examples, a training file, a checkpoint and predictions (notebooks 02 to 04). From these follow
+# metrics and figures, errors, and audited labels, which lead back to the examples.](figures/data-flow.svg)
+#
 # You are at the left end: nothing is trained yet, and that is the point of this notebook.
 
 # %% [markdown]
@@ -113,7 +108,7 @@ pd.DataFrame([(c.name, c.description) for c in run.policy.categories], run.polic
 # %%
 from guard_utils.policy import LLAMA_GUARD_3
 from guard_utils.prompt import GuardPrompt
-from guard_utils.scoring.scorer import GuardScorer, load_model
+from guard_utils.scoring import GuardScorer, load_model
 
 model, tokenizer = load_model(run.model_folder(), dtype=run.dtype, device=run.device)
 hazards = GuardScorer(model, GuardPrompt(LLAMA_GUARD_3, tokenizer), max_violations=2)
@@ -189,15 +184,17 @@ print(f"The probability of writing any verdict at all is at most {1 - scores.out
 # %%
 import numpy as np
 
+from guard_utils.figures import plot_trie, save
+
 p = np.exp(scores.log_probs[0])
 unsafe = np.array([not verdict.is_safe for verdict in five.trie.verdicts])
 given = np.where(unsafe, p, 0) / p[unsafe].sum()
 first, want = five.trie.verdicts[given.argmax()], five.trie.verdicts.index(wanted[0])
 told = f"{','.join(first.codes)} ({given.max():.0%}); the wanted {','.join(wanted[0].codes)} gets {given[want]:.1%}"
 title = f"If it reports something, the model prefers {told}"
-figure = plots.verdict_trie(five.trie, given, lambda token: tokenizer.decode([token]), title=title)
+figure = plot_trie(five.trie, given, lambda token: tokenizer.decode([token]), title=title, wanted=wanted[0])
 alt = f"Tree of the eight most probable unsafe verdicts on the first prompt, given that it is unsafe: {told}."
-plots.save(figure, run.folder / "figures", "01-verdict-trie", alt)
+save(figure, run, "01-verdict-trie", alt)
 
 # %%
 order = np.argsort(-p)[:8]
@@ -248,27 +245,26 @@ pd.DataFrame({"wrote": [repr(answer) for answer in written], "read as": reasons}
 # - **TF-IDF**: logistic regression on pieces of words, trained on the very rows that the guard will be trained on.
 
 # %%
-from guard_utils.data.splits import load_splits
+from guard_utils.data import load_splits
 
 splits = load_splits(run)
-parts = {"validation": splits.validation, "test": splits.test, "independent": splits.independent}
-pd.Series({"train": len(splits.train)} | {part: len(rows) for part, rows in parts.items()}, name="rows").to_frame()
+sizes = {part: len(rows) for part, rows in splits.held_out.items()}
+pd.Series({"train": len(splits.train)} | sizes, name="rows").to_frame()
 
 # %% [markdown]
 # *Independent* is text that nobody here wrote: templates of another project, filled with other values. All three
 # baselines answer all three sets now, so that later notebooks can put the fine-tuned guard beside them.
 
 # %%
-from guard_utils.files import write_table
-from guard_utils.scoring.baselines import majority, regular_expressions, tfidf
+from guard_utils.scoring import majority, regular_expressions, tfidf, write_predictions
 
 answers = {}
-for part, rows in parts.items():
+for part, rows in splits.held_out.items():
     answers["majority", part] = majority(splits.train, rows, run.policy)
     answers["regex", part] = regular_expressions(rows, run.policy)
     answers["tfidf", part] = tfidf(splits.train, rows, run.policy, run.seed)
 for (system, part), table in answers.items():
-    write_table(run.folder / "predictions" / f"{system}-{part}.parquet", table)
+    write_predictions(run, f"{system}-{part}", splits.held_out[part], table, {"data": splits.digest})
 
 # %% [markdown]
 # Every system fills the same table: one row a text, the gold codes, the predicted codes, a probability for each
@@ -285,10 +281,11 @@ answers["tfidf", "validation"][shown].head(3).round(3)
 # profile sets how many.
 
 # %%
-from guard_utils.scoring.scorer import predict
+from guard_utils.scoring import predict
 
-zero_shot = predict(five, splits.validation[: run.profile.zero_shot_rows])
-write_table(run.folder / "predictions" / "zero_shot-validation.parquet", zero_shot)
+first_rows = splits.validation[: run.profile.zero_shot_rows]
+zero_shot = predict(five, first_rows)
+write_predictions(run, "zero_shot-validation", first_rows, zero_shot, {"dtype": run.dtype})
 print(f"{len(zero_shot):,} rows scored by {run.profile.model}, without training")
 
 # %% [markdown]
@@ -297,16 +294,14 @@ print(f"{len(zero_shot):,} rows scored by {run.profile.model}, without training"
 # templates: texts made from one sentence are right or wrong together and must not count as independent evidence.
 
 # %%
-from guard_utils.metrics.scores import bootstrap, summary
-from guard_utils.report import intervals_of
+from guard_utils.metrics import bootstrap, interval_table, summary
 
-titles = {"majority": "majority", "regex": "regular expressions", "tfidf": "TF-IDF + regression"}
-compared = {title: answers[system, "validation"].head(len(zero_shot)) for system, title in titles.items()}
-compared["zero-shot model"] = zero_shot
+compared = {name: answers[name, "validation"].head(len(zero_shot)) for name in ("majority", "regex", "tfidf")}
+compared["zero_shot"] = zero_shot
 found = {name: bootstrap(table, run.policy, seed=run.seed) for name, table in compared.items()}
 
 metrics = ["weighted_f1", "micro_f1", "subset_accuracy", "binary_f1", "binary_fpr", "outside"]
-pd.DataFrame({name: intervals_of(table, metrics) for name, table in found.items()}).map(str).T
+interval_table(found, metrics)
 
 # %% [markdown]
 # `weighted_f1` is the headline of this series: F1 of each category, weighted by how often it occurs. `subset_accuracy`
@@ -314,22 +309,23 @@ pd.DataFrame({name: intervals_of(table, metrics) for name, table in found.items(
 # raise a false alarm.
 
 # %%
-drawn = ["weighted_f1", "subset_accuracy", "binary_f1"]
+from guard_utils.figures import plot_scores
+
 long = pd.concat([table.assign(system=name) for name, table in found.items()])
-long = long[long["metric"].isin(drawn)].sort_values("metric", key=lambda names: names.map(drawn.index), kind="stable")
+drawn = pd.concat([long[long["metric"] == metric] for metric in ("weighted_f1", "subset_accuracy", "binary_f1")])
 ranked = long[long["metric"] == "weighted_f1"].set_index("system")["value"].sort_values(ascending=False)
-rival = ranked.drop("zero-shot model").index[0]
-title = f"The zero-shot model reaches a weighted F1 of {ranked['zero-shot model']:.2f}, the best baseline ({rival}) "
+rival = ranked.drop("zero_shot").index[0]
+title = f"The untrained model reaches a weighted F1 of {ranked['zero_shot']:.2f}, the best baseline ({rival}) "
 title += f"{ranked[rival]:.2f}"
 alt = "Dots with intervals, one a system. Weighted F1: " + ", ".join(f"{name} {f1:.2f}" for name, f1 in ranked.items())
-plots.save(plots.score_comparison(long, title=title), run.folder / "figures", "01-baselines", alt)
+save(plot_scores(drawn, title=title), run, "01-baselines", alt)
 
 # %% [markdown]
 # Where two intervals lie apart, the order is safe; where they overlap, look at the *difference* on the same rows, which
 # is much surer than either score.
 
 # %%
-from guard_utils.metrics.scores import paired_bootstrap
+from guard_utils.metrics import paired_bootstrap
 
 gap = paired_bootstrap(compared[rival], zero_shot, run.policy, seed=run.seed).set_index("metric").loc["weighted_f1"]
 reading = "a sure difference" if gap["low"] > 0 or gap["high"] < 0 else "not told apart by these rows"
@@ -339,14 +335,15 @@ print(f"{rival} minus zero-shot: {gap['difference']:+.3f} [{gap['low']:+.3f}, {g
 # The order is not the same in every category, and that is the lesson of the next figure.
 
 # %%
-values = pd.DataFrame({name: table.set_index("metric")["value"] for name, table in found.items()})
+values = long.pivot(index="metric", columns="system", values="value")[list(compared)]
 f1 = values.loc[[f"f1_{code}" for code in run.policy.codes]].set_axis(names)
-best = f1["regular expressions"].idxmax()
-weakest = f1["regular expressions"].idxmin()
-title = f"Regular expressions find {best} (F1 {f1['regular expressions'].max():.2f}) more easily than "
-title += f"{weakest} ({f1['regular expressions'].min():.2f})"
-alt = "Bars of F1 for each category and system, with intervals; the values stand in the table beneath."
-plots.save(plots.category_bars(found, run.policy, title=title), run.folder / "figures", "01-categories", alt)
+best, weakest = f1["regex"].idxmax(), f1["regex"].idxmin()
+title = f"Regular expressions find {best} (F1 {f1['regex'].max():.2f}) more easily than "
+title += f"{weakest} ({f1['regex'].min():.2f})"
+alt = "Dots with intervals: F1 of each category and system; the values are in the table beneath."
+long["category"] = long["metric"].map({f"f1_{code}": name for code, name in run.policy.names.items()})
+figure = plot_scores(long.dropna(subset="category"), title=title, group="category", score="F1")
+save(figure, run, "01-categories", alt)
 
 # %%
 f1.round(3)
@@ -363,7 +360,7 @@ f1.round(3)
 # The table shows that guard: it reports nothing, ever.
 
 # %%
-from guard_utils.metrics.scores import gold_matrix
+from guard_utils.data import gold_matrix
 
 share = pd.Series(gold_matrix(zero_shot, run.policy).mean(axis=0), index=names)
 never = pd.DataFrame({"base rate": share, "accuracy of never reporting": 1 - share, "recall of never reporting": 0.0})
@@ -375,7 +372,7 @@ never.round(3)
 # opposite trick: compare how often each system cries wolf with how often there is one.
 
 # %%
-from guard_utils.metrics.scores import predicted_matrix
+from guard_utils.data import predicted_matrix
 
 rates = {name: predicted_matrix(table, run.policy).mean(axis=0) for name, table in compared.items()}
 alarms = pd.DataFrame({"gold": share} | rates, index=names)
@@ -391,7 +388,7 @@ alarms.round(3)
 
 # %%
 flag_all = 2 * alarms.loc["any category", "gold"] / (1 + alarms.loc["any category", "gold"])
-flagged = alarms.loc["any category", "zero-shot model"]
+flagged = alarms.loc["any category", "zero_shot"]
 print(f"Flagging every text would score a binary F1 of {flag_all:.3f} on these rows, at a false positive rate of 1.")
 print(f"The zero-shot model flags {flagged:.1%} of them.")
 
@@ -407,7 +404,7 @@ outside = pd.DataFrame({name: table["outside"] for name, table in compared.items
 outside.describe().loc[["mean", "min", "50%", "max"]].round(3)
 
 # %%
-mass = outside["zero-shot model"].mean()
+mass = outside["zero_shot"].mean()
 print(f"Left alone, the model gives no valid verdict with probability {mass:.3f} ({len(zero_shot):,} texts).")
 print(f"With the fourteen hazards it was {seen.outside.mean():.3f} (three prompts).")
 
@@ -454,33 +451,21 @@ card.round(3)
 # the model, the seed and the versions. Each is then compared with what earlier runs gave.
 
 # %%
-from guard_utils.report import expect, record
+from guard_utils.records import expect, intervals_of, record
 
 kept = ["weighted_f1", "micro_f1", "subset_accuracy", "binary_f1", "outside"]
-stems = [*titles, "zero_shot"]
-for stem, table in zip(stems, found.values(), strict=True):
-    record(
-        run.folder, profile=PROFILE, name=f"{stem}-validation", values=intervals_of(table, kept), n=len(zero_shot),
-        seed=run.seed, model=run.profile.model if stem == "zero_shot" else stem, extra={"data": splits.digest},
-    )  # fmt: skip
-
-# %%
-for stem, table in zip(stems, found.values(), strict=True):
-    expect(PROFILE, f"{stem}-validation", "weighted_f1", intervals_of(table, ["weighted_f1"])["weighted_f1"])
+for name, table in found.items():
+    system = None if name == "zero_shot" else name  # None: the model of the profile
+    record(run, f"{name}-validation", intervals_of(table, kept), len(zero_shot), model=system)
+    expect(run, f"{name}-validation", "weighted_f1")
 
 # %% [markdown]
 # A green line is within the tolerance, an amber one is not, or has nothing to be compared with yet.
 
 # %%
-import hashlib
+from guard_utils.records import run_card
 
-from guard_utils.report import run_card
-
-config_hash = hashlib.sha256(run.config_path.read_bytes()).hexdigest()
-run_card(
-    profile=PROFILE, n=len(zero_shot), seed=run.seed, model=run.profile.model, data_hash=splits.digest,
-    config_hash=config_hash,
-)  # fmt: skip
+run_card(run, len(zero_shot))
 
 # %% [markdown]
 # ## Take-aways
@@ -507,7 +492,7 @@ message = "The bakery on the corner opens at seven."
 favourite = ...  # name of a category
 
 # %% tags=["check"]
-from guard_utils.report import attempt
+from guard_utils.records import attempt
 
 with attempt(favourite):
     mine = pd.Series(five.score([message], progress=False).marginals[0], index=names)
@@ -528,10 +513,9 @@ pd.Series(scored.marginals[0] / scored.unsafe[0], index=names).sort_values(ascen
 # of its scores look respectable, and which one shows that it is useless?
 
 # %% tags=["exercise"]
-from guard_utils.data.predictions import predictions_table
+from guard_utils.data import predictions_table
 
-rows = splits.validation[: len(zero_shot)]
-alarmist = ...  # predictions_table(rows, run.policy, probabilities, predicted codes, mass outside)
+alarmist = ...  # predictions_table(first_rows, run.policy, probabilities, predicted codes, mass outside)
 
 # %% tags=["check"]
 with attempt(alarmist):
@@ -542,8 +526,8 @@ with attempt(alarmist):
     assert abs(own["binary_f1"] - flag_all) < 1e-9, f"binary F1 is {flag_all:.3f}, as we computed above"
 
 # %% tags=["solution"]
-everything = [run.policy.codes] * len(rows)
-alarmist = predictions_table(rows, run.policy, np.ones((len(rows), len(run.policy))), everything, 0.0)
+everything = [run.policy.codes] * len(first_rows)
+alarmist = predictions_table(first_rows, run.policy, np.ones((len(first_rows), len(run.policy))), everything, 0.0)
 pd.DataFrame({"alarmist": summary(alarmist, run.policy), rival: summary(compared[rival], run.policy)}).round(3)
 
 # %% [markdown] tags=["solution"]

@@ -15,10 +15,9 @@
 #
 # - what a labelled row holds, and how its entity labels become the codes of a policy, each with a reason;
 # - what matching labels by substring does to post codes and phone numbers;
-# - which options a fine-tuning formatter has, seen side by side;
+# - what a fine-tuning formatter writes;
 # - how one prompt serves training and inference token for token, and on which tokens the loss is taken;
-# - how to prove that no test text has leaked into training;
-# - how many rows, and how many different sentences in them, a guard needs.
+# - how to prove that no test text has leaked into training.
 #
 # **What you need**: the `laptop` profile, 2 GB of memory and about 1 minute on two CPU cores. It can be run before 01.
 #
@@ -27,17 +26,15 @@
 # 1. [A row, and what is marked in it](#A-row,-and-what-is-marked-in-it)
 # 2. [From labels to codes](#From-labels-to-codes)
 # 3. [What a substring does](#What-a-substring-does)
-# 4. [The formatter and its options](#The-formatter-and-its-options)
+# 4. [The formatter](#The-formatter)
 # 5. [One prompt for training and inference](#One-prompt-for-training-and-inference)
-# 6. [Rows that carry their own policy](#Rows-that-carry-their-own-policy)
-# 7. [What the rows are made of](#What-the-rows-are-made-of)
-# 8. [Four sets and a leakage guard](#Four-sets-and-a-leakage-guard)
-# 9. [The training file](#The-training-file)
-# 10. [How many rows, of how many clauses](#How-many-rows,-of-how-many-clauses)
-# 11. [A data card](#A-data-card)
-# 12. [Take-aways](#Take-aways)
-# 13. [Exercises](#Exercises)
-# 14. [Where to go next](#Where-to-go-next)
+# 6. [What the rows are made of](#What-the-rows-are-made-of)
+# 7. [Four sets and a leakage guard](#Four-sets-and-a-leakage-guard)
+# 8. [The training file](#The-training-file)
+# 9. [A data card](#A-data-card)
+# 10. [Take-aways](#Take-aways)
+# 11. [Exercises](#Exercises)
+# 12. [Where to go next](#Where-to-go-next)
 
 # %% tags=["parameters"]
 PROFILE = "laptop"
@@ -58,13 +55,15 @@ run.describe()
 # %% [markdown]
 # ## A row, and what is marked in it
 #
-# Sections 1 to 6 look at the first thousand training rows of the embedded corpus, whatever the profile, because those
-# may be shown to anyone. A row has a text, and a *privacy mask*: which characters are which kind of value.
+# Sections 1 to 5 look at a thousand training rows of the embedded corpus, whatever the profile, because those may be
+# shown to anyone. A row has a text, and a *privacy mask*: which characters are which kind of value.
 
 # %%
-from tools.corpus.compose import generate
+from guard_utils.data import load
+from guard_utils.profiles import repository
 
-rows = list(generate(1_000, split="train", seed=run.seed))
+corpus = load(repository() / "notebooks" / "data" / "corpus.parquet")
+rows = corpus.filter(lambda row: row["split"] == "train" and row["phase"] == 2).select(range(1_000))
 fields = ["id", "language", "situation", "source_text", "target_text", "privacy_mask"]
 pd.Series({name: rows[0][name] for name in fields}, name="the first row").to_frame()
 
@@ -73,8 +72,7 @@ pd.Series({name: rows[0][name] for name in fields}, name="the first row").to_fra
 # subject of the next section.
 
 # %%
-from guard_utils.data.examples import to_examples
-from guard_utils.data.labels import PII_200K
+from guard_utils.data import PII_200K, to_examples
 
 examples = to_examples(rows, PII_200K)
 print(f"{examples[0].text!r} -> {examples[0].verdict.text!r}")
@@ -86,7 +84,7 @@ print(f"{examples[0].text!r} -> {examples[0].verdict.text!r}")
 # %%
 from IPython.display import HTML
 
-from guard_utils.metrics.errors import marked_html
+from guard_utils.figures import marked_html
 
 picked = [
     next(e for e in examples if len(e.codes) > 1 and e.language == "en"),
@@ -124,7 +122,7 @@ table[table["code"] == "safe"][["reason"]]
 # this is where we want to hear of it:
 
 # %%
-from guard_utils.data.labels import UnknownLabelError
+from guard_utils.data import UnknownLabelError
 
 try:
     PII_200K.codes(["FIRSTNAME", "POSTCODE"])
@@ -139,7 +137,7 @@ except UnknownLabelError as error:
 # and our map disagree:
 
 # %%
-from guard_utils.data.labels import reference_codes_evaluation
+from guard_utils.data import reference_codes_evaluation
 
 decided = pd.DataFrame(
     {
@@ -156,9 +154,7 @@ decided[decided["exact"] != decided["substring"]].sort_index()
 # nothing, so **no** phone number ever counts. Let us see it happen, on one row of each.
 
 # %%
-from guard_utils.data.examples import reference_codes
-
-substring = reference_codes(rows, rules="evaluation")
+substring = [reference_codes_evaluation(span.label for span in e.spans) for e in examples]
 pairs = list(zip(examples, substring, strict=True))
 post_code = next(i for i, (e, codes) in enumerate(pairs) if "S2" in codes and "S2" not in e.codes)
 phone = next(i for i, (e, codes) in enumerate(pairs) if "S3" in e.codes and "S3" not in codes)
@@ -187,11 +183,11 @@ pd.DataFrame({"rows with the code": exact.sum(), "lost by substring": lost, "add
 # finds both mistakes again, from the errors alone.
 
 # %% [markdown]
-# ## The formatter and its options
+# ## The formatter
 #
 # Meta's own formatter for Llama Guard writes each example as one text: the policy, the conversation, the answer.
 # `guard_utils.formatter` keeps its names and its output, byte for byte, and turns its pitfalls into clear errors. One
-# example and a plain configuration to vary:
+# example, as it would be trained on:
 
 # %%
 from guard_utils import formatter
@@ -205,67 +201,20 @@ example = formatter.TrainingExample(
 )
 
 # %%
-categories = [formatter.Category(c.name, c.description) for c in run.policy.categories]
 prompting = formatter.LlamaGuardPromptConfigs(
     "Which of these apply?{guidelines}\n\n{conversation}\n\nAnswer:",
-    should_include_category_descriptions=False,
+    should_include_category_descriptions=True,
     should_shuffle_category_codes=False,
 )
 answering = formatter.LlamaGuardGenerationConfigs(should_list_violated_codes=True, explanation_position=None)
 alone = formatter.AugmentationConfigs(should_add_examples_with_dropped_nonviolated_prompt_categories=False)
-base = formatter.FormatterConfigs(formatter.Guidelines(categories, "S"), prompting, answering, alone)
-write = formatter.create_formatted_finetuning_examples
+guidelines = formatter.Guidelines(run.policy.categories, "S")
+configs = formatter.FormatterConfigs(guidelines, prompting, answering, alone)
+print(*formatter.create_formatted_finetuning_examples([example], configs))
 
 # %% [markdown]
-# **Descriptions on or off.** Names alone are short. Descriptions settle doubtful cases, and cost tokens in each prompt.
-
-# %%
-from dataclasses import replace
-
-from guard_utils.figures.html import side_by_side_html
-
-described = replace(base, llama_guard_prompt_configs=replace(prompting, should_include_category_descriptions=True))
-columns = {"names only": base, "with descriptions": described}
-HTML(side_by_side_html({name: write([example], configs)[0] for name, configs in columns.items()}))
-
-# %% [markdown]
-# **Codes in order or shuffled.** If Name is always S1, the model can learn the number and ignore the policy. Shuffling
-# makes it read: compare the last line of each column with the numbering above it.
-
-# %%
-shuffled = replace(base, llama_guard_prompt_configs=replace(prompting, should_shuffle_category_codes=True))
-seeds = {f"shuffled, seed {seed}": replace(shuffled, random_seed=seed) for seed in (1, 2)}
-columns = {"in order": base} | seeds
-HTML(side_by_side_html({name: write([example], configs)[0] for name, configs in columns.items()}))
-
-# %% [markdown]
-# **Explanations.** Before the decision they let a model think aloud; after it they only justify; without them an answer
-# is short, which is what a guard in production wants.
-
-# %%
-columns = {"no explanation": base}
-for place in formatter.ExplanationPosition:
-    explained = replace(answering, explanation_position=place)
-    columns[place.name.replace("_", " ").lower()] = replace(base, llama_guard_generation_configs=explained)
-answers = {name: write([example], configs)[0] for name, configs in columns.items()}
-HTML(side_by_side_html({name: text[text.index("Answer:") :] for name, text in answers.items()}))
-
-# %% [markdown]
-# **Augmentations.** Copies of an example under a smaller policy. Where a violated category is dropped from the policy,
-# the same text becomes *safe*: the guard must judge by the policy it is shown, not by a habit.
-
-# %%
-dropping = formatter.AugmentationConfigs(
-    should_add_examples_with_dropped_nonviolated_prompt_categories=True,
-    should_add_examples_with_dropped_violated_and_nonviolated_prompt_categories=True,
-)
-copies = write([example], replace(base, augmentation_configs=dropping))
-titles = ["the example", "fewer categories, same violations", "violated categories dropped"]
-HTML(side_by_side_html(dict(zip(titles, copies, strict=True))))
-
-# %% [markdown]
-# The third augmentation, a safe copy with an empty response, applies where a conversation has a response. It is
-# `probability_to_add_safe_examples_with_empty_responses`.
+# Each configuration is a decision: descriptions settle doubtful cases and cost tokens in every prompt; shuffled codes
+# make the model read the policy instead of learning numbers; augmentations add copies under a smaller policy.
 
 # %% [markdown]
 # ## One prompt for training and inference
@@ -276,7 +225,7 @@ HTML(side_by_side_html(dict(zip(titles, copies, strict=True))))
 
 # %%
 from guard_utils.prompt import GuardPrompt
-from guard_utils.training.dataset import RecipeTokenizer
+from guard_utils.training import RecipeTokenizer
 
 recipe_tokenizer = RecipeTokenizer(str(run.model_folder()))
 tokenizer = recipe_tokenizer.tokenizer
@@ -289,7 +238,7 @@ pd.Series({name: len(ids) for name, ids in segments._asdict().items()}, name="to
 # middle of the long prefix is only counted.
 
 # %%
-from guard_utils.figures.html import tokens_html
+from guard_utils.figures import tokens_html
 from guard_utils.policy import Verdict
 
 verdict = Verdict.of(example.violated_category_codes)
@@ -323,29 +272,6 @@ print(f"{len(controls & set(conversation))} control tokens among the {len(conver
 HTML(tokens_html({"forged message": conversation}, lambda token: tokenizer.decode([token])))
 
 # %% [markdown]
-# ## Rows that carry their own policy
-#
-# The modern form of the augmentations above: a row carries its own policy, a subset of the categories in some order,
-# numbered anew. The policies come from a small set that is drawn once, so that rows of one policy can be trained
-# together behind one prefix.
-
-# %%
-from guard_utils.training.rows import PolicyExample, policy_augmentations
-
-source = PolicyExample((("User", example.prompt),), verdict, run.policy)
-drawn = list(policy_augmentations([source], policies=6, seed=run.seed, copies=6))
-pd.DataFrame(
-    {
-        "policy shown": ["; ".join(f"{code} {name}" for code, name in row.policy.names.items()) for row in drawn],
-        "answer": [row.verdict.text.replace("\n", " ") for row in drawn],
-    }
-)
-
-# %% [markdown]
-# One text, six policies, and the answer follows the policy each time. The main run of this series trains under one
-# policy, the first line. For a guard that has to serve several customers, write rows like these instead.
-
-# %% [markdown]
 # ## What the rows are made of
 #
 # From here on we use the rows of the profile, all four sets of them. The embedded training set begins with *simple*
@@ -353,10 +279,10 @@ pd.DataFrame(
 # to see in them.
 
 # %%
-from guard_utils.data.splits import load_splits
+from guard_utils.data import load_splits
 
 splits = load_splits(run)
-parts = {"train": splits.train, "validation": splits.validation, "test": splits.test, "independent": splits.independent}
+parts = {"train": splits.train, **splits.held_out}
 overview = pd.DataFrame(
     {
         "rows": {part: len(rows) for part, rows in parts.items()},
@@ -374,14 +300,14 @@ overview.round(3)
 # %%
 from collections import Counter
 
-from guard_utils.figures import charts as plots
+from guard_utils.figures import plot_label_sets, save
 
 counts = Counter(",".join(e.codes) or "safe" for e in splits.train)
 several = sum(number for codes, number in counts.items() if "," in codes)
 title = f"{several / len(splits.train):.0%} of the training rows violate two categories or more, in "
 title += f"{sum(',' in codes for codes in counts)} different combinations"
 alt = f"Bars: how many training rows have each set of codes. Most frequent: {counts.most_common(3)}."
-plots.save(plots.label_set_counts(counts, title=title), run.folder / "figures", "02-label-sets", alt)
+save(plot_label_sets(counts, title=title), run, "02-label-sets", alt)
 
 # %%
 by_size = pd.Series([len(e.codes) for e in splits.train]).value_counts().sort_index().rename_axis("codes in the answer")
@@ -410,49 +336,18 @@ pd.DataFrame(languages).fillna(0).round(3).rename_axis("language").sort_values("
 # nearly the same.
 
 # %%
-from guard_utils.data.leakage import drop_leaks, leakage
+from guard_utils.data import leakage
 
-reports = {part: leakage(splits.train, rows) for part, rows in parts.items() if part != "train"}
+reports = {part: leakage(splits.train, held_out) for part, held_out in splits.held_out.items()}
 pd.DataFrame({f"train and {part}": report.table().set_index("shared")["count"] for part, report in reports.items()})
 
 # %% [markdown]
-# No template and no clause in common is what the splits promise. Where the third line is not zero, look at the pairs
-# before deciding anything:
+# Nothing in common is what the splits promise. A text of a single field, such as a column head and one value, is short
+# enough to be composed twice by chance. Where that happened, the training side was taken out when the set was made; the
+# held-out sets stay as they are, so that scores remain comparable.
 
 # %%
-from guard_utils.data.leakage import masked_text
-
-by_id = {e.id: e for rows in parts.values() for e in rows}
-found = [pair for report in reports.values() for pair in report.near_duplicates]
-pd.DataFrame(
-    [(masked_text(by_id[pair.train_ids[0]]), masked_text(by_id[pair.test_ids[0]]), pair.similarity) for pair in found],
-    columns=["in training", "held out", "similarity"],
-)
-
-# %% [markdown]
-# A text of a single field, such as a column head and one value, is short enough to be composed twice by chance. Such a
-# pair proves little, yet a rule without exceptions is easier to defend: the training side goes, the held-out sets stay
-# as they are, so that scores remain comparable. (The baselines of notebook 01 keep the rows; if that helps anyone, it
-# helps the competition.) Then we check again.
-
-# %%
-train = splits.train
-for report in reports.values():
-    train = drop_leaks(train, report)
-clean = all(leakage(train, parts[part]).clean for part in reports)
-assert clean, "training rows still share something with a held-out set"
-print(f"{len(splits.train) - len(train)} of {len(splits.train):,} training rows dropped; nothing is shared any more")
-
-# %% [markdown]
-# To see that the guard *can* bark, give it a set that does leak: more rows from the clauses of the test set, with other
-# names and numbers. Hardly any text is the same word for word, so looking for equal texts would call it clean.
-
-# %%
-twins = to_examples(list(generate(200, split="test", seed=run.seed + 1)), PII_200K)
-held_out = to_examples(list(generate(200, split="test", seed=run.seed)), PII_200K)
-equal = len({e.text for e in twins} & {e.text for e in held_out})
-report = leakage(twins, held_out)
-print(f"{equal} of {len(held_out)} texts are equal, yet {len(report.test_ids)} share a clause or a masked text")
+assert not any(report.train_ids for report in reports.values()), "training rows share something with a held-out set"
 
 # %% [markdown]
 # ## The training file
@@ -461,10 +356,10 @@ print(f"{equal} of {len(held_out)} texts are equal, yet {len(report.test_ids)} s
 # The tokens are made while training, from the same `GuardPrompt`, so that the file fits any model.
 
 # %%
-from guard_utils.training.dataset import write_training_file
+from guard_utils.formatter import read_training_row, write_training_file
 
 path = run.folder / "train.jsonl"
-written = write_training_file(train, path, run.policy)
+written = write_training_file(splits.train, path, run.policy)
 print(f"{path.name}: {written:,} lines, {path.stat().st_size / 1e3:,.0f} kB")
 
 # %%
@@ -476,10 +371,8 @@ print(*lines[:3], sep="\n")
 # wrong order stops the training with the file, the line and the field.
 
 # %%
-from guard_utils.training.rows import from_training_row
-
-read = [from_training_row(line, run.policy, where=f"{path.name}:{number}") for number, line in enumerate(lines, 1)]
-assert [row.verdict for row in read] == [e.verdict for e in train], "the file does not say what the rows say"
+read = [read_training_row(line, run.policy, where=f"{path.name}:{number}") for number, line in enumerate(lines, 1)]
+assert [row.verdict for row in read] == [e.verdict for e in splits.train], "the file does not say what the rows say"
 print(f"{len(read):,} lines read back, every answer as it was")
 
 # %% [markdown]
@@ -487,7 +380,7 @@ print(f"{len(read):,} lines read back, every answer as it was")
 
 # %%
 try:
-    from_training_row(lines[0].replace('"answer": "', '"answer": "un'), run.policy, where=f"{path.name}:1")
+    read_training_row(lines[0].replace('"answer": "', '"answer": "un'), run.policy, where=f"{path.name}:1")
 except ValueError as error:
     print(error)
 
@@ -496,51 +389,13 @@ except ValueError as error:
 # by the loss.
 
 # %%
-from guard_utils.training.dataset import GuardDataset
+from guard_utils.training import GuardDataset
 
 dataset = GuardDataset(recipe_tokenizer, source=str(path))
 row = dataset[0]
 learned = [label for label in row["labels"] if label != -100]
 print(f"{len(row['tokens'])} tokens, {row['prefix_length']} of them prefix; {len(learned)} with a loss:")
 print(repr(tokenizer.decode(learned)))
-
-# %% [markdown]
-# ## How many rows, of how many clauses
-#
-# Is a file of this size large enough? Only training can tell. So the `laptop` model was trained again and again, all
-# else equal, with fewer rows, and with as many rows that were composed of fewer clauses. You need not repeat it:
-# `benchmarks/learning_curve.py` did, and its record is in the repository. Each point is a training of its own, scored
-# on the same held-out sets; *validation* is the one to choose by.
-
-# %%
-import json
-
-from guard_utils.profiles import repository
-from guard_utils.report import Interval
-
-curve = json.loads((repository() / "benchmarks" / "results" / "learning_curve.json").read_text(encoding="utf-8"))
-facts = ["texts", "clauses", "share_of_clauses"]
-sets = ("validation", "test", "independent")
-points = pd.DataFrame([{f: p[f] for f in facts} | {"part": part} | p[part] for p in curve["points"] for part in sets])
-points["weighted F1"] = [str(Interval(*bounds)) for bounds in points[["value", "low", "high"]].to_numpy()]
-points.pivot(index=facts, columns="part", values="weighted F1")[list(sets)].reset_index()
-
-# %%
-to_choose = points[(points["part"] == "validation") & (points["share_of_clauses"] == 1)].set_index("texts")["value"]
-told = ", ".join(f"{score:.2f} with {texts:,}" for texts, score in to_choose.items())
-title = f"More text, better guard: weighted F1 on validation is {told}"
-alt = f"Weighted F1 against training texts, and against the clauses they are composed of; three sets. {title}."
-plots.save(plots.learning_curve(points, title=title), run.folder / "figures", "02-learning-curve", alt)
-
-# %% [markdown]
-# On the left, a quarter of the rows teaches the form of an answer and hardly more; half of them bring most of the
-# content, and all of them win a good part of what was still missing. The curve is not flat yet: with more time, raise
-# `train_rows` in `guard_utils/profiles.py` first.
-#
-# On the right, the same number of rows from a quarter of the clauses loses surprisingly little. Rows are composed, so
-# even few clauses meet in ever new company, with ever new names and numbers. What the other clauses add is small, but
-# costs no training time. Mind the intervals before you call two points different, and that each point is one training
-# with one seed.
 
 # %% [markdown]
 # ## A data card
@@ -553,14 +408,14 @@ import hashlib
 
 from IPython.display import Markdown
 
-shares = {language: number / len(train) for language, number in Counter(e.language for e in train).most_common()}
+shares = {language: number / written for language, number in Counter(e.language for e in splits.train).most_common()}
 spoken = ", ".join(f"{language} {share:.0%}" for language, share in shares.items())
 embedded = "Names, numbers and places are invented or drawn from public lists; no text is about a real person."
 origin = embedded if run.profile.train_data == "embedded" else "Its own card tells where its texts come from."
 Markdown(
     f"**{path.name}** ({PROFILE}, seed {run.seed}) holds {written:,} texts from `{run.profile.train_data}` under the "
-    f"policy `{run.policy.name}`. {sum(not e.codes for e in train) / written:.0%} are safe and "
-    f"{sum(len(e.codes) > 1 for e in train) / written:.0%} violate several categories. Languages: {spoken}. {origin} "
+    f"policy `{run.policy.name}`. {counts['safe'] / written:.0%} are safe and "
+    f"{several / written:.0%} violate several categories. Languages: {spoken}. {origin} "
     "The codes follow from the labels of the data set, so they are as right as these and the label map. Not "
     "covered: other kinds of private data, conversations of several turns, languages beyond these, and the way people "
     f"write when they mean to hide something. SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}."
@@ -571,21 +426,14 @@ Markdown(
 # training set is safe.
 
 # %%
-from guard_utils.report import expect, record, run_card
+from guard_utils.records import expect, record, run_card
 
-values = {"changed_by_substrings": changed / len(rows), "safe_share": sum(not e.codes for e in train) / written}
-record(
-    run.folder, profile=PROFILE, name="data", values=values, n=written, seed=run.seed, model="none",
-    extra={"data": splits.digest},
-)  # fmt: skip
-for metric, value in values.items():
-    expect(PROFILE, "data", metric, value)
+values = {"changed_by_substrings": changed / len(rows), "safe_share": counts["safe"] / written}
+record(run, "data", values, written, model="none")
+expect(run, "data")
 
 # %%
-config_hash = hashlib.sha256(run.config_path.read_bytes()).hexdigest()
-run_card(
-    profile=PROFILE, n=written, seed=run.seed, model="none", data_hash=splits.digest, config_hash=config_hash
-)  # fmt: skip
+run_card(run, written, model="none")
 
 # %% [markdown]
 # ## Take-aways
@@ -596,8 +444,7 @@ run_card(
 #   category.
 # - Training and inference share one prompt object; control tokens in a message stay plain text; the loss sees the
 #   answer only.
-# - A leakage guard compares *masked* texts. Look at what it finds, drop the training side, check again.
-# - A learning curve tells what more data would buy, before anybody writes it.
+# - A leakage guard compares *masked* texts. Drop the training side of what it finds, check again.
 
 # %% [markdown]
 # ## Exercises
@@ -608,12 +455,12 @@ run_card(
 # way and mark in another?
 
 # %% tags=["exercise"]
-from guard_utils.data.labels import reference_codes_training
+from guard_utils.data import reference_codes_training
 
 two_ways = ...  # a set of labels
 
 # %% tags=["check"]
-from guard_utils.report import attempt
+from guard_utils.records import attempt
 
 with attempt(two_ways):
     for label in table.index:
@@ -634,7 +481,7 @@ pd.DataFrame({label: both[label] for label in two_ways}, index=["taught", "marke
 # rows get other codes. Where else would you have to make the change?
 
 # %% tags=["exercise"]
-from guard_utils.data.labels import LabelMap, LabelRule
+from guard_utils.data import LabelMap, LabelRule
 
 stricter = ...  # a LabelMap
 moved = ...  # how many rows change
@@ -661,29 +508,8 @@ print(f"{moved} of {len(rows):,} rows change")
 # say so too, or the guard is asked for something it was not told.
 
 # %% [markdown]
-# **Stretch.** Train and test on rows of the *same* clauses would look wonderful. Show it without any training: which
-# share of `held_out` has something in common with `twins`, and which share of the test set with our own training rows?
-
-# %% tags=["exercise"]
-shared = ...  # {"same clauses": a share from 0 to 1, "our training rows": likewise}
-
-# %% tags=["check"]
-with attempt(shared):
-    assert shared["our training rows"] == 0, "we dropped every training row that shares anything"
-    assert shared["same clauses"] == len(leakage(twins, held_out).test_ids) / len(held_out), "count test_ids"
-
-# %% tags=["solution"]
-sides = {"same clauses": (twins, held_out), "our training rows": (train, splits.test)}
-shared = {name: len(leakage(*pair).test_ids) / len(pair[1]) for name, pair in sides.items()}
-print(", ".join(f"{name}: {share:.0%}" for name, share in shared.items()))
-
-# %% [markdown] tags=["solution"]
-# Composition makes word-for-word twins rare even from the same clauses. The *clauses* are what a model would remember,
-# which is why they, and not only whole texts, belong to one set each.
-
-# %% [markdown]
 # ## Where to go next
 #
 # **03, fine-tuning with torchtune**, reads `train.jsonl` and shows how one copy of the policy serves every row of it.
 # If you would rather bring your own data: any `.jsonl` or `.parquet` file with the fields of the first row above can be
-# read with `guard_utils.data.examples.load`.
+# read with `guard_utils.data.load`.

@@ -54,7 +54,7 @@ run.describe()
 # tokens are that shared *prefix*.
 
 # %%
-from guard_utils.training.dataset import GuardDataset, RecipeTokenizer
+from guard_utils.training import GuardDataset, RecipeTokenizer
 
 tokenizer = RecipeTokenizer(str(run.model_folder()))
 dataset = GuardDataset(tokenizer, source=str(run.folder / "train.jsonl"))
@@ -89,8 +89,7 @@ lengths.mean().round(1).to_frame("tokens an example")
 # meet, so every number stays what it was. The picture shows both forms at the same scale.
 
 # %%
-from guard_utils.figures.diagrams import prefix_mask
-from guard_utils.figures.style import save
+from guard_utils.figures import plot_prefix_mask, save
 
 after = [len(row["tokens"]) - row["prefix_length"] for row in sample[:6]]
 before = sample[0]["prefix_length"]
@@ -99,7 +98,7 @@ packed, stock = before + sum(after), len(after) * (before + max(after))  # a sto
 # %%
 title = f"Six examples: {stock:,} tokens in a stock batch, {packed:,} behind one prefix"
 alt = f"Two attention masks of six examples. Left, stock: {stock} tokens. Right, one shared policy: {packed} tokens."
-save(prefix_mask(before, after, title=title), run.folder / "figures", "03-prefix-mask", alt)
+save(plot_prefix_mask(before, after, title=title), run, "03-prefix-mask", alt)
 
 # %% [markdown]
 # The light blue column on the right is the policy, seen by every text; the small orange triangles are the texts, blind
@@ -142,7 +141,7 @@ del logits  # every position times 49,152 tokens: half a gigabyte that the train
 # Then the shared way: same weights, same examples.
 
 # %%
-from guard_utils.training.shared_prefix import collate_shared_prefix, shared_prefix_loss, use_shared_prefix
+from guard_utils.training import collate_shared_prefix, shared_prefix_loss, use_shared_prefix
 
 tiny.zero_grad()
 loss = shared_prefix_loss(use_shared_prefix(tiny), CrossEntropyLoss(), collate_shared_prefix(rows))
@@ -184,14 +183,15 @@ Code(run.config_path.read_text(), language="yaml")
 # config and data, and not repeated.
 
 # %%
-from guard_utils.training.launch import finetune
+from guard_utils.training import finetune
 
 training = finetune(run, run.folder / "train.jsonl", processes=max(1, run.profile.gpus))
 print(f"{training.examples:,} examples in {len(training.log)} logged steps, on {run.device} in {run.dtype}")
 
 # %% [markdown]
 # Time for a coffee, the first time. The bar tells examples a second; how many minutes it took goes into the run record,
-# where `python -m guard_utils.report laptop` finds it. However often a run was cut off, its log holds every step once:
+# where `python -m tools.publish report laptop` finds it. However often a run was cut off, its log holds every step
+# once:
 
 # %%
 print(f"steps {training.log['step'].iloc[0]} to {training.log['step'].iloc[-1]}, each once")
@@ -218,15 +218,14 @@ print(f"{len(answers)} different answers; knowing only how frequent each is cost
 # A single batch may be lucky, so the mean of five steps decides when the line is crossed.
 
 # %%
-from guard_utils.figures.charts import loss_curve
+from guard_utils.figures import plot_loss
 
 log = training.log
 below = log[log["loss"].rolling(5).mean() < form_only]
 crossed = f"after {below['examples'].iloc[0]:,} examples" if len(below) else "not in this run"
 title = f"The loss falls below 'form only' {crossed}"
 alt = f"Training loss by step, from {log['loss'].iloc[0]:.2f} to {log['loss'].tail(5).mean():.3f} nats a token."
-figure = loss_curve(log, title=title, batch_size=int(log["examples"].iloc[0]), entropy=form_only)
-save(figure, run.folder / "figures", "03-loss-curve", alt)
+save(plot_loss(log, title=title, entropy=form_only), run, "03-loss-curve", alt)
 
 # %% [markdown]
 # Notice the two phases. The first steps teach the grammar (`safe`, or `unsafe` and codes); a run that stops there looks
@@ -259,8 +258,8 @@ cost.map("{:,}".format).assign(times=(cost["stock"] / cost["shared prefix"]).map
 
 # %% [markdown]
 # The second line matters more than it seems: for a small model with a large vocabulary, the projection is a fifth of
-# all work. Time is not in the table, as it depends on the machine; `python benchmarks/training.py` measures both sides
-# on yours, in one run and at equal loss.
+# all work. Time is not in the table, as it depends on the machine; `python -m tools.benchmarks.training` measures
+# both sides on yours, in one run and at equal loss.
 
 # %% [markdown]
 # ## A first look at the guard
@@ -270,7 +269,7 @@ cost.map("{:,}".format).assign(times=(cost["stock"] / cost["shared prefix"]).map
 
 # %%
 from guard_utils.prompt import GuardPrompt
-from guard_utils.scoring.scorer import GuardScorer, load_model
+from guard_utils.scoring import GuardScorer, load_model
 
 texts = [
     "Could you ask Carmen whether 109.4.61.213 is still ours?",
@@ -293,28 +292,15 @@ table
 # training took and reached goes on record, and the card says what it was made of.
 
 # %%
-from guard_utils.report import record
+from guard_utils.records import record, run_card
 
 values = {
     "loss_last": float(log["loss"].tail(10).mean()),
     "minutes": training.seconds / 60,
     "examples_per_second": training.examples / training.seconds,
 }
-noted = record(
-    run.folder, profile=PROFILE, name="training", values=values, n=training.examples, seed=run.seed,
-    model=run.profile.model, extra={"dtype": run.dtype, "config": run.profile.config},
-)  # fmt: skip
-
-# %%
-import hashlib
-
-from guard_utils.data.splits import load_splits
-from guard_utils.report import run_card
-
-run_card(
-    profile=PROFILE, n=training.examples, seed=run.seed, model=run.profile.model, data_hash=load_splits(run).digest,
-    config_hash=hashlib.sha256(run.config_path.read_bytes()).hexdigest(),
-)  # fmt: skip
+record(run, "training", values, training.examples, dtype=run.dtype)
+run_card(run, training.examples)
 
 # %% [markdown]
 # ## Take-aways
@@ -337,7 +323,7 @@ run_card(
 times_fewer = ...  # a number above 1
 
 # %% tags=["check"]
-from guard_utils.report import attempt
+from guard_utils.records import attempt
 
 with attempt(times_fewer):
     whole, policy = lengths.sum(axis=1).mean(), lengths["policy (the same every time)"].mean()

@@ -32,12 +32,11 @@
 # 6. [Better than what](#Better-than-what)
 # 7. [Safe or unsafe](#Safe-or-unsafe)
 # 8. [Thresholds, chosen on validation](#Thresholds,-chosen-on-validation)
-# 9. [Can the probabilities be trusted](#Can-the-probabilities-be-trusted)
-# 10. [The ladder](#The-ladder)
-# 11. [Write the numbers down](#Write-the-numbers-down)
-# 12. [Take-aways](#Take-aways)
-# 13. [Exercises](#Exercises)
-# 14. [Where to go next](#Where-to-go-next)
+# 9. [The ladder](#The-ladder)
+# 10. [Write the numbers down](#Write-the-numbers-down)
+# 11. [Take-aways](#Take-aways)
+# 12. [Exercises](#Exercises)
+# 13. [Where to go next](#Where-to-go-next)
 
 # %% tags=["parameters"]
 PROFILE = "laptop"
@@ -50,12 +49,11 @@ import sys
 
 import pandas as pd
 
-from guard_utils.data.splits import load_splits
+from guard_utils.data import load_splits
 from guard_utils.profiles import resolve
 
 run = resolve(PROFILE)
 splits = load_splits(run)
-figures = run.folder / "figures"
 pd.options.display.precision, pd.options.display.max_colwidth = 3, 90
 pd.options.display.html.use_mathjax = False  # "$" in a text is a dollar sign
 run.describe()
@@ -72,10 +70,9 @@ run.describe()
 # you have trained nothing, those that come with the series are read. The `origin` of a table says which.
 
 # %%
-from guard_utils.scoring.cached import tuned_predictions
+from guard_utils.scoring import tuned_predictions
 
-parts = {"validation": splits.validation, "test": splits.test, "independent": splits.independent}
-scored = tuned_predictions(run, parts)
+scored = tuned_predictions(run, splits.held_out)
 validation, test, independent = scored.values()
 print(f"Predictions {test.attrs['origin']}", file=sys.stderr)  # shown to you, not kept: it differs from run to run
 
@@ -105,9 +102,9 @@ pd.DataFrame({part: df["outside"].describe()[["mean", "50%", "max"]] for part, d
 # several. We keep that cut, because several violations are harder, and add the text from elsewhere.
 
 # %%
-from guard_utils.metrics.reference import select
+from guard_utils.data import reference_selection
 
-single, multi = select(test, limit=len(test))
+single, multi = (test.iloc[reference_selection(test["gold"], kind=kind, n=len(test))] for kind in ("single", "multi"))
 sets = {"test": test, "test-single": single, "test-multi": multi, "independent": independent}
 safe = {name: int((df["gold"].str.len() == 0).sum()) for name, df in sets.items()}
 templates = {name: df["template_id"].nunique() for name, df in sets.items()}
@@ -118,7 +115,7 @@ pd.DataFrame({"prompts": {name: len(df) for name, df in sets.items()}, "safe": s
 # as independent gets intervals that are far too narrow, so our bootstrap draws **whole templates**, a thousand times.
 
 # %%
-from guard_utils.metrics.scores import bootstrap
+from guard_utils.metrics import bootstrap
 
 boots = {name: bootstrap(df, run.policy, seed=run.seed) for name, df in sets.items()}
 
@@ -127,7 +124,7 @@ boots = {name: bootstrap(df, run.policy, seed=run.seed) for name, df in sets.ite
 # has to be right.
 
 # %%
-from guard_utils.metrics.comparison import interval_table
+from guard_utils.metrics import interval_table
 
 headline = ["weighted_f1", "micro_f1", "macro_f1", "subset_accuracy"]
 interval_table(boots, headline)
@@ -143,7 +140,7 @@ interval_table(boots, headline)
 # found, F1 balances both, and *ap*, the average precision, judges the ranking by probability, whatever the threshold.
 
 # %%
-from guard_utils.metrics.comparison import category_table
+from guard_utils.metrics import category_table
 
 category_table(test, run.policy, boots["test"])
 
@@ -158,18 +155,20 @@ category_table(independent, run.policy, boots["independent"])
 # it another. `templates` tells on how many different sentences a number rests. The picture puts both sets side by side.
 
 # %%
-from guard_utils.figures.charts import category_bars, save
-from guard_utils.metrics.scores import per_category
+from guard_utils.figures import plot_scores, save
+from guard_utils.metrics import per_category
 
 scores = per_category(independent, run.policy).dropna(subset="f1")
 low = scores.loc[scores["f1"].idxmin()]
 title = f"{low['name']} is the hardest category away from home: F1 {low['f1']:.2f}"
-pair = {name: boots[name] for name in ("test", "independent")}
+names = {f"f1_{code}": name for code, name in run.policy.names.items()}
+drawn = pd.concat([boots[part].assign(system=part) for part in ("test", "independent")])
+drawn = drawn.assign(category=drawn["metric"].map(names)).dropna(subset="category")
 alt = f"F1 of each category with intervals, on test and on independent text. {title}."
-save(category_bars(pair, run.policy, title=title), figures, "04-categories", alt)
+save(plot_scores(drawn, title=title, group="category", score="F1"), run, "04-categories", alt)
 
 # %% [markdown]
-# Where the two bars of a category part company, the guard has learned our way of writing that category rather than the
+# Where the two dots of a category part company, the guard has learned our way of writing that category rather than the
 # category itself. Where an interval is wide, few templates have it: more rows would not help, more templates would.
 
 # %% [markdown]
@@ -180,8 +179,7 @@ save(category_bars(pair, run.policy, title=title), figures, "04-categories", alt
 # extra. `rescore` reproduces the reference's number bit for bit. Same answers, same labels:
 
 # %%
-from guard_utils.metrics.reference import rescore
-from guard_utils.metrics.scores import summary
+from guard_utils.metrics import rescore, summary
 
 ours = {name: summary(df, run.policy) for name, df in sets.items()}
 ways = pd.DataFrame(
@@ -194,30 +192,23 @@ ways = pd.DataFrame(
 ways
 
 # %% [markdown]
-# Where do they part? Take one answer by hand. The truth is a name and an address; the guard finds the address, misses
-# the name, and reports a card that is not there.
+# Where do they part? Take two answers by hand. In the first, the truth is a name and an address; the guard finds the
+# address, misses the name, and reports a card that is not there.
 
 # %%
-from guard_utils.figures.charts import alignment_example
-from guard_utils.metrics.reference import align, answer_of
+from guard_utils.metrics import align, answer_of
 
-truth, said = ["S1", "S4"], ["S4", "S5"]
-aligned_said, aligned_truth = align(answer_of(said), answer_of(truth))
-hits = sum(a == b for a, b in zip(aligned_truth, aligned_said, strict=True))
-title = f"{len({*truth} & {*said})} code is right as a set, {hits} by position"
-alt = f"Truth {truth} and answer {said}, compared as sets and by position. {title}."
-save(alignment_example(truth, said, aligned_truth, aligned_said, title=title), figures, "04-alignment", alt)
+rows = []
+for truth, said in ((["S1", "S4"], ["S4", "S5"]), (["S4"], ["S1", "S5"])):
+    pairs = [*zip(*align(answer_of(truth), answer_of(said)), strict=True)]
+    right = {"right as sets": len({*truth} & {*said}), "right by position": sum(a == b for a, b in pairs)}
+    rows.append({"truth": truth, "answer": said, "aligned pairs (truth, answer)": pairs} | right)
+pd.DataFrame(rows)
 
 # %% [markdown]
 # Lists of equal length are compared as they stand, so one wrong code shifts every right one behind it into error. The
 # other quirk is kinder than it should be: after padding, the list is cut to the longer length, and a miss can fall off.
-
-# %%
-truth, said = ["S4"], ["S1", "S5"]
-aligned_said, aligned_truth = align(answer_of(said), answer_of(truth))
-title = "S4 was missed, " + ("and still counts" if "S4" in aligned_truth else "and is counted nowhere")
-alt = f"Truth {truth} and answer {said}, compared as sets and by position. {title}."
-save(alignment_example(truth, said, aligned_truth, aligned_said, title=title), figures, "04-alignment-cut", alt)
+# In the second answer S4 was missed, and is counted nowhere.
 
 # %% [markdown]
 # There are two more differences. The reference counts `safe` as one more label, so easy safe rows lift its average, and
@@ -231,14 +222,14 @@ save(alignment_example(truth, said, aligned_truth, aligned_said, title=title), f
 # answers; red names are padding.
 
 # %%
-from guard_utils.figures.charts import confusion_reference
+from guard_utils.figures import plot_confusion
 
 padded = rescore(multi).confusion
 invented = padded.loc[padded.index.str.endswith("_M")].to_numpy().sum()
 invented += padded.loc[~padded.index.str.endswith("_M"), padded.columns.str.endswith("_M")].to_numpy().sum()
 title = f"{invented:,} of {padded.to_numpy().sum():,} pairs hold a label that nobody gave"
 alt = f"The reference's confusion matrix of {len(multi)} prompts with several violations. {title}."
-save(confusion_reference(padded, title=title), figures, "04-confusion-reference", alt)
+save(plot_confusion(padded, title=title), run, "04-confusion-reference", alt)
 
 # %% [markdown]
 # It can be read with care: `S4` in the truth against `S4_M` in the answers is a missed address. But a pair such as
@@ -251,8 +242,8 @@ save(confusion_reference(padded, title=title), figures, "04-confusion-reference"
 # %%
 import numpy as np
 
-from guard_utils.figures.charts import confusion_multilabel
-from guard_utils.metrics.scores import multilabel_confusion
+from guard_utils.figures import plot_multilabel_confusion
+from guard_utils.metrics import multilabel_confusion
 
 matrix = multilabel_confusion(test, run.policy)
 errors = matrix.where(~np.eye(len(matrix), dtype=bool), 0).stack()
@@ -261,7 +252,7 @@ named = {"no true label": f"{answer} invented"}.get(gold, f"{gold} taken for {an
 named = f"{gold} missed" if answer == "no predicted label" else named
 title = f"The commonest error: {named}, {errors.max():,} of {errors.sum():,}"
 alt = f"Multi-label confusion matrix of {len(test)} test prompts. {title}."
-save(confusion_multilabel(matrix, title=title), figures, "04-confusion", alt)
+save(plot_multilabel_confusion(matrix, title=title), run, "04-confusion", alt)
 
 # %% [markdown]
 # The bottom row is what the guard invents, the last column what it overlooks, and the square between them what it takes
@@ -272,22 +263,15 @@ save(confusion_multilabel(matrix, title=title), figures, "04-confusion", alt)
 matrix
 
 # %% [markdown]
-# And one small matrix a category, the plainest of all: found, missed, invented, rightly left alone.
+# And one small matrix for each category, the plainest of all: rightly left alone, invented, missed, found.
 
 # %%
-from guard_utils.figures.charts import confusion_2x2 as draw_2x2
-from guard_utils.metrics.scores import confusion_2x2
+from guard_utils.metrics import confusion_2x2
 
-cells = confusion_2x2(test, run.policy)
-title = f"{cells['fn'].sum():,} codes missed and {cells['fp'].sum():,} invented in {len(test):,} test prompts"
-alt = f"One two by two confusion matrix for each of {len(cells)} categories. {title}."
-save(draw_2x2(cells, run.policy, title=title), figures, "04-confusion-2x2", alt)
+confusion_2x2(test, run.policy)
 
 # %% [markdown]
 # Here nothing depends on how extras and misses are paired; every score of a category follows from its four numbers.
-
-# %%
-cells
 
 # %% [markdown]
 # ## Better than what
@@ -297,10 +281,10 @@ cells
 # and TF-IDF with logistic regression trained on the same examples as our guard.
 
 # %%
-from guard_utils.scoring.cached import read_predictions
+from guard_utils.scoring import read_predictions
 
 others = {
-    part: {name: read_predictions(run, name, part, parts[part]) for name in ("majority", "regex", "tfidf")}
+    part: {name: read_predictions(run, name, part, splits.held_out[part]) for name in ("majority", "regex", "tfidf")}
     for part in ("test", "independent")
 }
 
@@ -321,14 +305,11 @@ weighted = long[long["metric"] == "weighted_f1"].set_index(["part", "system"])
 # Which baseline is best is decided by the data, for each set on its own.
 
 # %%
-from guard_utils.figures.charts import score_comparison
-
 best = {part: weighted.loc[part]["value"].drop("tuned").idxmax() for part in others}
 leads = {part: weighted.loc[part]["value"]["tuned"] - weighted.loc[part]["value"][best[part]] for part in others}
 title = "Tuned guard against the best baseline: " + ", ".join(f"{leads[part]:+.2f} on {part}" for part in leads)
 alt = f"Weighted F1 of the tuned guard and three baselines, with intervals, on test and independent text. {title}."
-drawn = weighted.reset_index().assign(metric=lambda table: table["part"])
-save(score_comparison(drawn, title=title), figures, "04-systems", alt)
+save(plot_scores(weighted.reset_index(), title=title, group="part", score="weighted F1"), run, "04-systems", alt)
 
 # %% [markdown]
 # Two intervals that do not overlap settle the matter. Where they do overlap, the question is still open: what makes a
@@ -337,9 +318,9 @@ save(score_comparison(drawn, title=title), figures, "04-systems", alt)
 # right; its p-values are corrected (Holm) because we test several times.
 
 # %%
-from guard_utils.metrics.comparison import against
+from guard_utils.metrics import compare_systems
 
-tests = {part: against(scored[part], others[part], run.policy, seed=run.seed) for part in others}
+tests = {part: compare_systems(scored[part], others[part], run.policy, seed=run.seed) for part in others}
 pd.concat(tests, names=["part"]).assign(p_holm=lambda table: table["p_holm"].map("{:.1g}".format))
 
 # %% [markdown]
@@ -349,7 +330,7 @@ pd.concat(tests, names=["part"]).assign(p_holm=lambda table: table["p_holm"].map
 # %%
 first = splits.validation[: run.profile.zero_shot_rows]
 zero_shot = read_predictions(run, "zero_shot", "validation", first)
-against(validation.head(len(first)), {"zero_shot": zero_shot}, run.policy, seed=run.seed)
+compare_systems(validation.head(len(first)), {"zero_shot": zero_shot}, run.policy, seed=run.seed)
 
 # %% [markdown]
 # ## Safe or unsafe
@@ -380,76 +361,35 @@ alarms.sort_values("p_unsafe", ascending=False)[["text", "predicted", "p_unsafe"
 # any price. They are chosen on **validation** only; tuned on the test set, they would measure nothing.
 
 # %%
-from guard_utils.metrics.thresholds import tune
+from guard_utils.metrics import tune
 
 tuned = {goal: tune(validation, run.policy, goal) for goal in ("f1", "f2", "recall")}
-pd.DataFrame({found.objective: found.as_dict() for found in tuned.values()}).T
+pd.DataFrame({found.objective: found.by_code for found in tuned.values()}).T
 
 # %% [markdown]
 # Now the test set, decided in three ways from the same probabilities.
 
 # %%
-from guard_utils.metrics.thresholds import compare_decisions
+from guard_utils.metrics import compare_decisions
 
 decisions = compare_decisions(test, run.policy, tuned["f1"])
 decisions[["weighted_f1", "micro_f1", "subset_accuracy", "binary_fpr", "rows_moved"]]
 
 # %% [markdown]
 # Do not expect miracles. A model whose probabilities pile up near 0 and 1 leaves little to move, and a threshold tuned
-# on a small validation set can lose on test what it won there. What thresholds do buy is a choice:
+# on a small validation set can lose on test what it won there. What thresholds do buy is a choice. The curves show the
+# whole range of the trade: every point is one threshold, and the markers are those tuned for F1.
 
 # %%
-from guard_utils.metrics.thresholds import decide
-
-choices = {found.objective: decide(test, run.policy, found) for found in tuned.values()}
-recall = {goal: per_category(df, run.policy).set_index("code")["recall"] for goal, df in choices.items()}
-pd.DataFrame(recall).T.assign(binary_fpr={goal: summary(df, run.policy)["binary_fpr"] for goal, df in choices.items()})
-
-# %% [markdown]
-# Recall of every category on test, and what it costs in false alarms. The curves show the whole range of the trade:
-# every point is one threshold, and the markers are those tuned for F1.
-
-# %%
-from guard_utils.figures.charts import precision_recall as draw_curves
-from guard_utils.metrics.thresholds import precision_recall
+from guard_utils.figures import plot_precision_recall
+from guard_utils.metrics import precision_recall
 
 curves = {f"{code} {name}": precision_recall(test, run.policy, code) for code, name in run.policy.names.items()}
-marks = {f"{code} {run.policy.names[code]}": value for code, value in tuned["f1"].as_dict().items()}
+marks = {f"{code} {run.policy.names[code]}": value for code, value in tuned["f1"].by_code.items()}
 ap = per_category(test, run.policy).set_index("name")["ap"].dropna()
 title = f"{ap.idxmin()} asks the most for its recall: average precision {ap.min():.2f}"
 alt = f"Precision against recall for each category on test, with the chosen thresholds. {title}."
-save(draw_curves(curves, title=title, thresholds=marks), figures, "04-precision-recall", alt)
-
-# %% [markdown]
-# ## Can the probabilities be trusted
-#
-# When the guard says four in five, is it right four times out of five? A *reliability diagram* sorts predictions into
-# bins and compares the mean probability with the share that was true. On the dashed line, a probability means what it
-# says.
-
-# %%
-from guard_utils.figures.charts import reliability as draw_reliability
-from guard_utils.metrics.scores import reliability
-
-bins = {code: reliability(test, run.policy, code) for code in (*run.policy.codes, "unsafe")}
-ece = per_category(test, run.policy).set_index("code")["ece"]
-title = f"Probabilities are off by {ece.min():.3f} ({ece.idxmin()}) to {ece.max():.3f} ({ece.idxmax()}) on average"
-alt = f"Reliability diagrams of each category and of unsafe on test. {title}."
-save(draw_reliability(bins, title=title), figures, "04-reliability", alt)
-
-# %% [markdown]
-# The grey bars show how many rows a bin holds: most lie at the two ends, and a lonely point in the middle may rest on a
-# handful. Calibration fits a map from stated to true probability, again on validation only. Does it help?
-
-# %%
-from guard_utils.metrics.thresholds import calibrate, compare_calibration
-
-maps = [calibrate(validation, run.policy, "temperature"), calibrate(validation, run.policy, "isotonic")]
-compare_calibration(test, run.policy, *maps).pivot(index="column", columns="method", values=["ece", "log_loss"])
-
-# %% [markdown]
-# Smaller is better. A temperature has one number to fit and rarely harms; the isotonic map fits a whole staircase, and
-# on few positives it learns the noise. If `none` wins, leave the probabilities alone.
+save(plot_precision_recall(curves, title=title, thresholds=marks), run, "04-precision-recall", alt)
 
 # %% [markdown]
 # ## The ladder
@@ -459,9 +399,11 @@ compare_calibration(test, run.policy, *maps).pivot(index="column", columns="meth
 # metric, thresholds from validation. Not one answer changes before the last step.
 
 # %%
-from guard_utils.metrics.ladder import ladder, reference_codes
+from guard_utils.data import reference_codes_evaluation
+from guard_utils.metrics import ladder
 
-steps = ladder(test, run.policy, reference_gold=reference_codes(test), thresholds=tuned["f1"], seed=run.seed)
+old = [reference_codes_evaluation(labels) for labels in test["labels"]]
+steps = ladder(test, run.policy, reference_gold=old, thresholds=tuned["f1"], seed=run.seed)
 steps
 
 # %% [markdown]
@@ -469,13 +411,13 @@ steps
 # that a step judges otherwise.
 
 # %%
-from guard_utils.figures.charts import ladder as draw_ladder
+from guard_utils.figures import plot_ladder
 
 low, high = steps["weighted_f1"].min(), steps["weighted_f1"].max()
 largest = steps.loc[steps["change"].abs().idxmax()]
 title = f"One set of answers, F1 from {low:.2f} to {high:.2f}; the largest step is '{largest['step']}'"
 alt = f"Weighted F1 of the same test predictions in {len(steps)} steps of measurement, with intervals. {title}."
-save(draw_ladder(steps, title=title), figures, "04-ladder", alt)
+save(plot_ladder(steps, title=title), run, "04-ladder", alt)
 
 # %% [markdown]
 # If the labels weigh more than the metric, ask what is wrong with them. Notebook 05 lets you find out without being
@@ -488,61 +430,48 @@ save(draw_ladder(steps, title=title), figures, "04-ladder", alt)
 # prompts, model, seed, versions, and the fingerprints of checkpoint and rows.
 
 # %%
-from guard_utils.report import Interval, expect, intervals_of, record, run_card
+from guard_utils.records import Interval, intervals_of, record
 
 metrics = [*headline, "samples_f1", "hamming", "outside", *binary]
 for name, df in sets.items():
     values = intervals_of(boots[name], metrics) | {"reference_f1": rescore(df).weighted_f1}
-    extra = {key: df.attrs[key] for key in ("checkpoint", "rows")}
-    record(
-        run.folder, profile=PROFILE, name=f"tuned-{name}", values=values, n=len(df), seed=run.seed,
-        model=run.profile.model, extra=extra,
-    )  # fmt: skip
+    record(run, f"tuned-{name}", values, len(df), checkpoint=df.attrs["checkpoint"], rows=df.attrs["rows"])
 
 # %% [markdown]
 # The best baseline of each set goes beside them; its name stands where the model's name was.
 
 # %%
 for part, name in best.items():
-    record(
-        run.folder, profile=PROFILE, name=f"best-baseline-{part}", values=intervals_of(tables[part, name], metrics),
-        n=len(scored[part]), seed=run.seed, model=name,
-    )  # fmt: skip
+    record(run, f"best-baseline-{part}", intervals_of(tables[part, name], metrics), len(scored[part]), model=name)
 
 # %% [markdown]
 # And two results of their own: the false alarms on hard negatives, and the steps of the ladder from bottom to top.
 
 # %%
 alarm_rate = intervals_of(boots["test"], ["binary_fpr"])["binary_fpr"]
-own = {
-    "hard-negatives-test": {"false_positive_rate": alarm_rate},
-    "ladder-test": {f"step-{i + 1}": Interval(*row) for i, row in steps[["weighted_f1", "low", "high"]].iterrows()},
-}
-for name, n in (("hard-negatives-test", safe["test"]), ("ladder-test", len(test))):
-    record(run.folder, profile=PROFILE, name=name, values=own[name], n=n, seed=run.seed, model=run.profile.model)
+rungs = {f"step-{i + 1}": Interval(*row) for i, row in steps[["weighted_f1", "low", "high"]].iterrows()}
+own = {"hard-negatives-test": ({"false_positive_rate": alarm_rate}, safe["test"]), "ladder-test": (rungs, len(test))}
+for name, (values, n) in own.items():
+    record(run, name, values, n)
 
 # %% [markdown]
 # Are they the numbers this series promises? Green is within the tolerance, amber outside it or without a promise.
 
 # %%
-from guard_utils.report import load_records
+from guard_utils.records import expect
 
-found = {item.name: item.values for item in load_records(run.folder)}
 promised = [(f"tuned-{name}", "weighted_f1") for name in sets] + [("hard-negatives-test", "false_positive_rate")]
 promised += [(f"best-baseline-{part}", "weighted_f1") for part in best]
 for name, metric in promised:
-    expect(PROFILE, name, metric, found[name][metric])
+    expect(run, name, metric)
 
 # %% [markdown]
 # The card says where all of this comes from.
 
 # %%
-import hashlib
+from guard_utils.records import run_card
 
-run_card(
-    profile=PROFILE, n=sum(map(len, scored.values())), seed=run.seed, model=run.profile.model, data_hash=splits.digest,
-    config_hash=hashlib.sha256(run.config_path.read_bytes()).hexdigest(), checkpoint=test.attrs["checkpoint"][:12],
-)  # fmt: skip
+run_card(run, sum(map(len, scored.values())), checkpoint=test.attrs["checkpoint"])
 
 # %% [markdown]
 # ## Take-aways
@@ -552,6 +481,9 @@ run_card(
 # %%
 from IPython.display import Markdown
 
+from guard_utils.records import load_records
+
+found = {item.name: item.values for item in load_records(run.folder)}
 Markdown(
     f"- Weighted F1, set-based: **{found['tuned-test']['weighted_f1']}** on test, "
     f"**{found['tuned-independent']['weighted_f1']}** on text that nobody here wrote.\n"
@@ -563,7 +495,7 @@ Markdown(
 )
 
 # %% [markdown]
-# - Score verdicts, do not parse prose: exact probabilities give the answer, the thresholds and the calibration at once.
+# - Score verdicts, do not parse prose: exact probabilities give the answer and the thresholds at once.
 # - Compare sets. A positional metric counts right codes as errors and lets some misses vanish.
 # - A comparison needs the same rows, the same function, paired draws, and a correction for asking often.
 # - Tune on validation, report on test, and believe the text that nobody on your team wrote.
@@ -580,7 +512,7 @@ Markdown(
 undecided = ...  # five rows of test
 
 # %% tags=["check"]
-from guard_utils.report import attempt
+from guard_utils.records import attempt
 
 with attempt(undecided):
     assert len(undecided) == 5, "five rows, please"

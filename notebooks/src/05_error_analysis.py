@@ -13,7 +13,7 @@
 # **What you will learn**
 #
 # - how to give every disagreement a name, and why "missed" and "invented" need different cures;
-# - how to find what errors have in common: category, situation, language, length, tokens;
+# - how to find what errors have in common: category, situation, language, length;
 # - how to read the surest mistakes with the evidence marked in the text;
 # - how to tell a model's error from a **label's** error with two small tables;
 # - how to decide what to fix first.
@@ -25,7 +25,7 @@
 #
 # 1. [Every disagreement gets a name](#Every-disagreement-gets-a-name)
 # 2. [Where the errors are](#Where-the-errors-are)
-# 3. [What wrong texts look like](#What-wrong-texts-look-like)
+# 3. [What each kind costs](#What-each-kind-costs)
 # 4. [The worst twenty](#The-worst-twenty)
 # 5. [Same answers, other labels](#Same-answers,-other-labels)
 # 6. [Find the culprits](#Find-the-culprits)
@@ -45,13 +45,12 @@ PROFILE = "laptop"
 # %%
 import pandas as pd
 
-from guard_utils.data.splits import load_splits
+from guard_utils.data import load_splits
 from guard_utils.profiles import resolve
-from guard_utils.scoring.cached import read_predictions
+from guard_utils.scoring import read_predictions
 
 run = resolve(PROFILE)
 splits = load_splits(run)
-figures = run.folder / "figures"
 test = read_predictions(run, "tuned", "test", splits.test)
 independent = read_predictions(run, "tuned", "independent", splits.independent)
 pd.options.display.precision, pd.options.display.max_colwidth = 3, 90
@@ -70,7 +69,7 @@ pd.options.display.html.use_mathjax = False  # "$" in a text is a dollar sign
 # - **parse**: the model put most of its probability outside the grammar.
 
 # %%
-from guard_utils.metrics.errors import KINDS, disagreements
+from guard_utils.metrics import KINDS, disagreements
 
 sets = {"test": test, "independent": independent}
 wrong = {name: disagreements(df, run.policy) for name, df in sets.items()}
@@ -88,15 +87,15 @@ kinds.astype(int).assign(**{f"{name}, share": kinds[name] / max(1, kinds[name].s
 # neither; the numbers beside a name say how many of its prompts went wrong.
 
 # %%
-from guard_utils.figures.charts import error_heatmap, save
-from guard_utils.metrics.errors import error_table
+from guard_utils.figures import plot_errors, save
+from guard_utils.metrics import error_table
 
 categories = error_table(test, run.policy, "category")
 rates = categories["error_rate"].drop("safe", errors="ignore")
 title = f"Prompts with {rates.idxmax()} go wrong most often ({rates.max():.0%}), "
 title += f"with {rates.idxmin()} least ({rates.min():.0%})"
 alt = f"Share of each kind of error by category on {len(test)} test prompts. {title}."
-save(error_heatmap(categories, title=title), figures, "05-errors-by-category", alt)
+save(plot_errors(categories, title=title), run, "05-errors-by-category", alt)
 
 # %% [markdown]
 # Read along a row: a category that is mostly *missed* is one the guard has not learned to see; one that is mostly
@@ -132,32 +131,17 @@ first = independent.drop_duplicates("template_id").set_index("template_id")["tex
 templates[["rows", "wrong", "error_rate"]].head(10).join(first)
 
 # %% [markdown]
-# ## What wrong texts look like
+# ## What each kind costs
 #
-# Groups that someone had to name beforehand find only what that someone expected. Tokens need no names. First, what
-# kind of error costs most? `gains` mends all misses, or all extras, of one category, and tells the score that would
-# give.
+# What kind of error costs most? `gains` mends all misses, or all extras, of one category, and tells the score that
+# would give.
 
 # %%
-from guard_utils.metrics.errors import gains
+from guard_utils.metrics import gains
 
 costs = gains(test, run.policy)
-costs
-
-# %% [markdown]
-# Take the dearest kind of error, and look for tokens that go with it (every digit is read as 0, so that all post codes
-# look alike). `error_rate` is the rate where the pattern stands, `elsewhere` the rate where it does not.
-
-# %%
-from guard_utils.metrics.errors import token_patterns
-
 code, kind = costs.loc[0, "code"], costs.loc[0, "kind"]
-print(f"{code} ({run.policy.names[code]}), {kind}:")
-token_patterns(test, run.policy, code, kind, n=10)
-
-# %% [markdown]
-# `phi` is the correlation of pattern and error. A pattern with a high rate on a handful of rows is a hint, not a
-# finding: open the texts before you believe it.
+costs
 
 # %% [markdown]
 # ## The worst twenty
@@ -168,7 +152,8 @@ token_patterns(test, run.policy, code, kind, n=10)
 # %%
 from IPython.display import HTML, display
 
-from guard_utils.metrics.errors import reading_html, worst
+from guard_utils.figures import reading_html
+from guard_utils.metrics import worst
 
 spans = {example.id: example.spans for example in (*splits.test, *splits.independent)}
 HTML(reading_html(worst(test, run.policy, 20), spans))
@@ -188,10 +173,11 @@ HTML(reading_html(worst(independent, run.policy, 10), spans))
 # table. Only `gold` differs.
 
 # %%
-from guard_utils.metrics.ladder import reference_codes
-from guard_utils.metrics.scores import summary
+from guard_utils.data import reference_codes_evaluation
+from guard_utils.metrics import summary
 
-other = test.assign(gold=reference_codes(test))
+theirs = [list(reference_codes_evaluation(labels)) for labels in test["labels"]]
+other = test.assign(gold=theirs)
 labels = {"exact labels": test, "the colleague's labels": other}
 scores = pd.DataFrame({name: summary(df, run.policy) for name, df in labels.items()}).T
 scores[["weighted_f1", "subset_accuracy", "binary_fpr"]]
@@ -215,15 +201,15 @@ error_table(other, run.policy, "category")[["rows", "wrong", "error_rate", "miss
 # look for cells where gold and model disagree nearly always.
 
 # %%
-from guard_utils.figures.charts import label_crosstab
-from guard_utils.metrics.errors import by_source_label
+from guard_utils.figures import plot_label_errors
+from guard_utils.metrics import by_source_label
 
 cross = by_source_label(other, run.policy)
 often = cross[cross["rows"] >= 10] if (cross["rows"] >= 10).any() else cross
 top = often.loc[often["disagreement"].idxmax()]
 title = f"On {top['label']}, gold and model disagree about {top['code']} in {top['disagreement']:.0%} of the rows"
 alt = f"Disagreement by source label and code on {len(other)} test prompts, with the colleague's labels. {title}."
-save(label_crosstab(often, title=title, n=12), figures, "05-labels-colleague", alt)
+save(plot_label_errors(often, title=title, n=12), run, "05-labels-colleague", alt)
 
 # %% [markdown]
 # The dark cells are suspects. Some only stand near a culprit: a city often shares its address with a post code, and is
@@ -231,7 +217,7 @@ save(label_crosstab(often, title=title, n=12), figures, "05-labels-colleague", a
 # that only culprits remain.
 
 # %%
-from guard_utils.metrics.errors import suspicious_labels
+from guard_utils.metrics import suspicious_labels
 
 suspects = suspicious_labels(other, run.policy)
 suspects.drop(columns="reading")
@@ -249,7 +235,7 @@ for place, reading in enumerate(suspects["reading"], 1):
 
 # %%
 regex = read_predictions(run, "regex", "test", splits.test)
-second = suspicious_labels(regex.assign(gold=reference_codes(regex)), run.policy)
+second = suspicious_labels(regex.assign(gold=theirs), run.policy)
 both = suspects.merge(second, on=["label", "code", "kind"], suffixes=("", " (regex)"))
 both[["label", "code", "kind", "rows", "error_rate", "error_rate (regex)"]]
 
@@ -258,7 +244,7 @@ both[["label", "code", "kind", "rows", "error_rate", "error_rate (regex)"]]
 # rows to be certain: compare the marked value, and the name of its label, with *gold* in the heading.
 
 # %%
-from guard_utils.metrics.errors import rows_behind
+from guard_utils.metrics import rows_behind
 
 for pair in both.head(2).itertuples():
     rows = disagreements(rows_behind(other, run.policy, pair.label, pair.code), run.policy)
@@ -271,7 +257,7 @@ for pair in both.head(2).itertuples():
 # on the suspects?
 
 # %%
-from guard_utils.data.labels import PII_200K, REFERENCE_EVALUATION_KEYS
+from guard_utils.data import PII_200K, REFERENCE_EVALUATION_KEYS
 
 fired = {
     label: {key: code for key, code in REFERENCE_EVALUATION_KEYS.items() if key in label}
@@ -303,7 +289,7 @@ often = cross[cross["rows"] >= 10] if (cross["rows"] >= 10).any() else cross
 top = often.loc[often["disagreement"].idxmax()]
 title = f"With exact labels the darkest cell is {top['label']} and {top['code']}: {top['disagreement']:.0%} of the rows"
 alt = f"Disagreement by source label and code on {len(test)} test prompts, with exact labels. {title}."
-save(label_crosstab(often, title=title, n=12), figures, "05-labels-exact", alt)
+save(plot_label_errors(often, title=title, n=12), run, "05-labels-exact", alt)
 
 # %% [markdown]
 # What is left now is scattered, and that is how honest mistakes of a model look. A cell that is still dark deserves the
@@ -354,30 +340,24 @@ print(f"Start with {code}, {kind}: {costs.loc[0, 'codes']} codes, worth {costs.l
 # For the record: the share of wrong prompts, and how much of the reference's "error" was its own.
 
 # %%
-from guard_utils.report import expect, record, run_card
+from guard_utils.records import expect, record
 
 numbers = {
     "error_rate": len(guilty) / len(test),
     "error_rate_reference_labels": len(blamed) / len(test),
     "blamed_on_labels": share,
 }
-record(
-    run.folder, profile=PROFILE, name="errors-test", values=numbers, n=len(test), seed=run.seed,
-    model=run.profile.model, extra={key: test.attrs[key] for key in ("checkpoint", "rows")},
-)  # fmt: skip
-for metric, number in numbers.items():
-    expect(PROFILE, "errors-test", metric, number)
+record(run, "errors-test", numbers, len(test), checkpoint=test.attrs["checkpoint"], rows=test.attrs["rows"])
+for metric in numbers:
+    expect(run, "errors-test", metric)
 
 # %% [markdown]
 # The card says where all of this comes from.
 
 # %%
-import hashlib
+from guard_utils.records import run_card
 
-run_card(
-    profile=PROFILE, n=len(test) + len(independent), seed=run.seed, model=run.profile.model, data_hash=splits.digest,
-    config_hash=hashlib.sha256(run.config_path.read_bytes()).hexdigest(), checkpoint=test.attrs["checkpoint"][:12],
-)  # fmt: skip
+run_card(run, len(test) + len(independent), checkpoint=test.attrs["checkpoint"])
 
 # %% [markdown]
 # ## Take-aways
@@ -400,7 +380,7 @@ language = ...  # such as "en"
 prompts = ...  # how many of the test prompts are in it
 
 # %% tags=["check"]
-from guard_utils.report import attempt
+from guard_utils.records import attempt
 
 with attempt(language):
     error_rates = (test["gold"] != test["predicted"]).groupby(test["language"]).mean()

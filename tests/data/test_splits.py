@@ -1,4 +1,4 @@
-"""The digest of a run's data: equal for equal data, different for any change that could move a number."""
+"""The four sets of a run: frozen but for the order of training rows, and named by a digest."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from guard_utils.data.examples import Example
-from guard_utils.data.splits import Splits
+from guard_utils.data.examples import Example, rows_fingerprint
+from guard_utils.data.splits import Splits, load_splits
+from guard_utils.profiles import resolve
 
 ANN = Example("1", "Hi Ann", ("S1",), "en", "t1", "", ())
 RAIN = Example("2", "It rains", (), "en", "t2", "", ())
@@ -33,3 +34,27 @@ def test_equal_data_has_an_equal_digest() -> None:
 )
 def test_any_change_changes_the_digest(other: Splits) -> None:
     assert other.digest != SPLITS.digest
+
+
+def test_the_test_set_is_frozen() -> None:
+    test = load_splits(resolve("laptop")).test
+    assert rows_fingerprint(test) == "5fadb0effc81827a8b56620e800537245a025d6d0d2e5d628a1f5291079c469b"
+
+
+def test_a_seed_orders_training_rows_within_their_phase_and_nothing_else() -> None:
+    one, two = (load_splits(resolve("smoke", seed=seed)) for seed in (1, 2))
+    assert one.held_out == two.held_out
+    assert [example.id for example in one.train] != [example.id for example in two.train]
+    simple = sum(example.id.startswith("train-simple") for example in one.train)
+    for phase in (slice(0, simple), slice(simple, None)):
+        first, second = (sorted(example.id for example in splits.train[phase]) for splits in (one, two))
+        assert first == second, "the phases hold the same rows, the simple ones first"
+    assert one == load_splits(resolve("smoke", seed=1))
+
+
+def test_a_small_profile_takes_both_phases_in_proportion() -> None:
+    small, whole = load_splits(resolve("smoke")), load_splits(resolve("laptop"))
+    assert (len(small.train), len(small.validation), len(small.test), len(small.independent)) == (96, 48, 64, 48)
+    assert small.test == whole.test[:64]
+    shares = [sum(e.id.startswith("train-simple") for e in part.train) / len(part.train) for part in (small, whole)]
+    assert abs(shares[0] - shares[1]) < 0.01

@@ -1,4 +1,9 @@
+"""Every figure: what it draws, that its texts stand apart with one category or thirty, and how it is saved."""
+
 from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -9,147 +14,103 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from guard_utils.figures import charts as plots
-from guard_utils.figures import style as plot_style
-from guard_utils.metrics.errors import KINDS
-from guard_utils.metrics.reference import align
-from guard_utils.policy import PII
+from guard_utils import figures
+from guard_utils.figures.style import BLUE, GREEN, MUTED, ORANGE, SYSTEMS, VERMILLION
+from guard_utils.policy import Verdict
+from guard_utils.scoring.trie import VerdictTrie
 
 TITLE = "A finding in a sentence that is long enough to need a second line on a figure of the usual width"
-CODES = list(PII.codes)
 COUNTS = {"S1,S4": 630, "safe": 9600, "S1": 5195, "S1,S3,S4": 39}
+LOG = pd.DataFrame({"examples": np.arange(1, 101) * 32, "loss": np.geomspace(4, 0.1, 100)})
+STEPS = pd.DataFrame({"step": ["their labels, their metric", "exact labels"], "weighted_f1": [0.61, 0.58]})
+STEPS = STEPS.assign(low=0.55, high=0.65, change=[np.nan, -0.03], rows_moved=[0, 1259])
+CURVE = pd.DataFrame({"threshold": [0.1, 0.5, 0.9], "precision": [0.2, 0.9, 1.0], "recall": [1.0, 0.9, 0.8]})
 
 
-def bootstrap_table(shift=0.0):
-    rows = [
-        (f"{metric}_{code}", 0.5 + 0.08 * i + shift) for metric in ("precision", "f1") for i, code in enumerate(CODES)
-    ]
-    table = pd.DataFrame(rows, columns=["metric", "value"])
-    return table.assign(low=table["value"] - 0.05, high=table["value"] + 0.02)
+def codes(n):
+    return [f"S{i + 1}" for i in range(n)]
 
 
-def score_table():
-    rows = [
-        (s, m, 0.6 + 0.1 * i + 0.05 * j) for i, s in enumerate(("a", "b")) for j, m in enumerate(("f1", "binary_fpr"))
-    ]
+def scores(systems, groups):
+    rows = [(system, group, 0.6 + 0.05 * i) for i, system in enumerate(systems) for group in groups]
     table = pd.DataFrame(rows, columns=["system", "metric", "value"])
     return table.assign(low=table["value"] - 0.03, high=table["value"] + 0.01)
-
-
-def loss_table():
-    return pd.DataFrame({"step": range(1, 101), "loss": np.linspace(2, 0.2, 100)})
-
-
-def points():
-    trained = [(1500, 900, 1.0), (3000, 1100, 1.0), (6000, 1200, 1.0), (6000, 300, 0.25)]
-    rows = [(*point, part, point[1] / 2000 + 0.1 * i) for point in trained for i, part in enumerate(("own", "other"))]
-    table = pd.DataFrame(rows, columns=["texts", "clauses", "share_of_clauses", "part", "value"])
-    return table.assign(low=table["value"] - 0.04, high=table["value"] + 0.02)
 
 
 def confusion(names):
     return pd.DataFrame(np.arange(len(names) ** 2).reshape(len(names), -1) * 100, index=names, columns=names)
 
 
-def margins():
-    return confusion([*CODES, "no true label"]).rename(columns={"no true label": "no predicted label"})
+def errors(n):
+    columns = ["rows", "wrong", "error_rate", "missed", "extra", "swapped", "mixed", "policy boundary", "parse"]
+    rows = [*[[400, 40, 0.1, 40, 0, 0, 0, 0, 0]] * n, [100, 50, 0.5, 0, 50, 0, 0, 0, 0]]
+    return pd.DataFrame(rows, index=[*codes(n), "safe"], columns=columns).rename_axis("category")
 
 
-def cells():
-    counts = [[900 + i, 10 + i, 20 + i, 100 + i] for i in range(5)]
-    return pd.DataFrame(counts, index=CODES, columns=["tn", "fp", "fn", "tp"])
+def crosstab(n=5):
+    rows = {"CITY": 2000, "PHONENUMBER": 200, "ZIPCODE": 40}
+    table = pd.DataFrame([(label, code) for label in rows for code in codes(n)], columns=["label", "code"])
+    table = table.assign(rows=table["label"].map(rows), missed=0, extra=3)
+    table.loc[(table["label"] == "ZIPCODE") & (table["code"] == "S2"), "missed"] = 36
+    table.loc[(table["label"] == "PHONENUMBER") & (table["code"] == "S1"), "extra"] = 190
+    return table.assign(disagreement=(table["missed"] + table["extra"]) / table["rows"])
 
 
-def curve():
-    recall = np.linspace(1, 0.1, 10)
-    return pd.DataFrame({"threshold": np.linspace(0.05, 0.95, 10), "precision": 1 - recall / 2, "recall": recall})
-
-
-def bins():
-    low = np.arange(10) / 10
-    return pd.DataFrame({"low": low, "high": low + 0.1, "rows": 10, "predicted": low + 0.05, "observed": low + 0.02})
-
-
-def steps():
-    names = ["reference labels, reference metric", "exact labels, reference metric", "exact labels, set metric"]
-    table = pd.DataFrame({"step": names, "weighted_f1": [0.61, 0.58, 0.86], "change": [np.nan, -0.03, 0.28]})
-    table = table.assign(low=table["weighted_f1"] - 0.03, high=table["weighted_f1"] + 0.02)
-    return table.assign(rows_moved=[0, 259, 1340])
-
-
-def errors():
-    table = pd.DataFrame({"rows": [400, 100], "wrong": [40, 50]}, index=pd.Index(["S1", "safe"], name="category"))
-    return table.assign(**(dict.fromkeys(KINDS, 0) | {"missed": [40, 0], "extra": [0, 50]}))
-
-
-def crosstab():
-    labels = ["CITY", "PHONENUMBER", "ZIPCODE"]
-    table = pd.DataFrame([(label, code) for label in labels for code in CODES], columns=["label", "code"])
-    table = table.assign(rows=200, missed=0, extra=3)
-    table.loc[(table["label"] == "ZIPCODE") & (table["code"] == "S2"), "missed"] = 180
-    table.loc[(table["label"] == "PHONENUMBER") & (table["code"] == "S3"), "extra"] = 190
-    return table.assign(disagreement=(table["missed"] + table["extra"]) / 200)
-
-
-def trie():
+def trie(p=(0.1, 0.2, 0.05, 0.6), **options):
     """safe, S1, S2, S1+S2 in tokens 0 safe, 1 unsafe, 2 S1, 3 S2, 4 comma."""
-    from guard_utils.policy import Verdict
-    from guard_utils.scoring.scorer import VerdictTrie
-
     verdicts = tuple(map(Verdict, [(), ("S1",), ("S2",), ("S1", "S2")]))
-    return VerdictTrie(verdicts, (0, 1, 2, 3, 4, 3), (-1, -1, 1, 1, 2, 4), (0, 2, 3, 5), 99)
+    tree = VerdictTrie(verdicts, (0, 1, 2, 3, 4, 3), (-1, -1, 1, 1, 2, 4), (0, 2, 3, 5), 99)
+    return figures.plot_trie(tree, p, ("safe", "unsafe", "S1", "S2", ",").__getitem__, title=TITLE, **options)
 
 
-WORDS = ("safe", "unsafe", "S1", "S2", ",")
 FIGURES = {
-    "label_set_counts": lambda: plots.label_set_counts(COUNTS, title=TITLE),
-    "category_bars": lambda: plots.category_bars({"a": bootstrap_table(), "b": bootstrap_table(0.1)}, PII, title=TITLE),
-    "score_comparison": lambda: plots.score_comparison(score_table(), title=TITLE),
-    "loss_curve": lambda: plots.loss_curve(loss_table(), title=TITLE, batch_size=16, entropy=1.2),
-    "learning_curve": lambda: plots.learning_curve(points(), title=TITLE),
-    "confusion_reference": lambda: plots.confusion_reference(confusion([*CODES, "S1_M", "safe"]), title=TITLE),
-    "confusion_multilabel": lambda: plots.confusion_multilabel(margins(), title=TITLE),
-    "confusion_2x2": lambda: plots.confusion_2x2(cells(), PII, title=TITLE),
-    "precision_recall": lambda: plots.precision_recall({"S1": curve()}, title=TITLE, thresholds={"S1": 0.5}),
-    "reliability": lambda: plots.reliability(dict.fromkeys([*CODES, "unsafe"], bins()), title=TITLE),
-    "ladder": lambda: plots.ladder(steps(), title=TITLE),
-    "error_heatmap": lambda: plots.error_heatmap(errors(), title=TITLE),
-    "label_crosstab": lambda: plots.label_crosstab(crosstab(), title=TITLE),
-    "verdict_trie": lambda: plots.verdict_trie(trie(), [0.1, 0.2, 0.05, 0.6], WORDS.__getitem__, title=TITLE),
-    "prefix_mask": lambda: plots.prefix_mask(240, [60, 80, 100], title=TITLE),
-    "data_flow": lambda: plots.data_flow(title=TITLE),
-    "alignment_example": lambda: plots.alignment_example(
-        ["S4"], ["S1", "S5"], *align(["S1", "S5"], ["S4"])[::-1], title=TITLE
+    "label_sets": lambda n: (figures.plot_label_sets, COUNTS if n < 30 else {f"S1,S{i}": 5 for i in range(2, 99)}),
+    "scores": lambda n: (figures.plot_scores, scores(["tuned", "regex", "mine"][:n], codes(n))),
+    "ladder": lambda n: (figures.plot_ladder, STEPS),
+    "loss": lambda n: (partial(figures.plot_loss, entropy=1.2, span=10), LOG),
+    "curves": lambda n: (
+        partial(figures.plot_precision_recall, thresholds={"S1": 0.5}),
+        dict.fromkeys(codes(n), CURVE),
     ),
+    "confusion": lambda n: (figures.plot_confusion, confusion([*codes(n), *(f"{code}_M" for code in codes(n))])),
+    "multilabel": lambda n: (figures.plot_multilabel_confusion, confusion([*codes(n), "no true label"])),
+    "errors": lambda n: (figures.plot_errors, errors(n)),
+    "label_errors": lambda n: (figures.plot_label_errors, crosstab(n)),
+    "mask": lambda n: (partial(figures.plot_prefix_mask, 240), [60, 80, 100][:n]),
 }
 
 
-def words(figure: Figure) -> list[str]:
+def draw(name, n=5):
+    """A figure with n categories, where it has categories."""
+    plot, data = FIGURES[name](n)
+    return plot(data, title=TITLE)
+
+
+def words(figure):
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
-def drawn(figure: Figure, monkeypatch):
-    """What is really drawn: each text and its box in pixels."""
+def ticks(labels):
+    return [label.get_text() for label in labels]
+
+
+@pytest.mark.parametrize("n", [1, 5, 30])
+@pytest.mark.parametrize("name", [*FIGURES, "trie"])
+def test_every_text_is_on_the_page_and_none_covers_another(name, n, monkeypatch):
+    figure = trie(top=n, wanted=Verdict(("S2",))) if name == "trie" else draw(name, n)
     boxes = []
-    draw = Text.draw
+    original = Text.draw
 
     def note(self, renderer):
         if self.get_visible() and self.get_text().strip():
             boxes.append((self.get_text(), self.get_window_extent(renderer)))
-        draw(self, renderer)
+        original(self, renderer)
 
     canvas = FigureCanvasAgg(figure)
     figure.draw_without_rendering()
     monkeypatch.setattr(Text, "draw", note)
     canvas.draw()
-    return boxes
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_every_text_is_on_the_page_and_none_covers_another(name, monkeypatch):
-    figure = FIGURES[name]()
-    boxes = drawn(figure, monkeypatch)
-    assert " ".join(words(figure)).replace("\n", " ").count(TITLE) == 1
+    assert [text.replace("\n", " ") for text, _ in boxes].count(TITLE) == 1
     page = figure.bbox
     for i, (text, box) in enumerate(boxes):
         inside = page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
@@ -161,174 +122,146 @@ def test_every_text_is_on_the_page_and_none_covers_another(name, monkeypatch):
 
 
 def test_save_writes_picture_and_alt_text_whatever_the_users_style(tmp_path):
-    made = plots.save(FIGURES["score_comparison"](), tmp_path / "figures", "scores", "Two systems.\n  B is better.")
+    one, two = (SimpleNamespace(folder=tmp_path / name) for name in ("one", "two"))
+    made = figures.save(draw("scores"), one, "scores", "Two systems.\n  B is better.")
     with matplotlib.rc_context({"font.size": 30, "figure.facecolor": "black", "axes.linewidth": 5, "savefig.dpi": 10}):
         before = dict(matplotlib.rcParams)
-        again = plots.save(FIGURES["score_comparison"](), tmp_path / "again", "scores", "x")
+        again = figures.save(draw("scores"), two, "scores", "x")
         assert dict(matplotlib.rcParams) == before
     assert made.path.read_bytes() == again.path.read_bytes()
-    assert sorted(path.name for path in made.path.parent.iterdir()) == ["scores.alt.txt", "scores.png"]
-    assert (made.path.parent / "scores.alt.txt").read_text() == "Two systems. B is better.\n"
+    assert sorted(path.name for path in (tmp_path / "one/figures").iterdir()) == ["scores.alt.txt", "scores.png"]
+    assert (tmp_path / "one/figures/scores.alt.txt").read_text() == "Two systems. B is better.\n"
     data, metadata = made._repr_mimebundle_()
     assert data["image/png"][:4] == b"\x89PNG" and data["text/plain"] == "Two systems. B is better."
     assert metadata == {"image/png": {"alt": "Two systems. B is better."}}
 
 
-@pytest.mark.parametrize(("name", "alt", "message"), [("a b", "x", "figure name 'a b'"), ("a", " \n", "no alt text")])
-def test_save_wants_a_plain_name_and_an_alt_text(tmp_path, name, alt, message):
-    with pytest.raises(ValueError, match=message):
-        plots.save(Figure(), tmp_path, name, alt)
+@pytest.mark.parametrize(("name", "alt"), [("a b", "x"), ("../a", "x"), ("a", " \n")])
+def test_save_wants_a_plain_name_and_an_alt_text(tmp_path, name, alt):
+    with pytest.raises(ValueError, match="use only letters, digits, _ and -, and a sentence"):
+        figures.save(Figure(), SimpleNamespace(folder=tmp_path), name, alt)
     assert not list(tmp_path.iterdir())
 
 
-def test_label_sets_stand_by_frequency_and_are_coloured_by_size():
-    (ax,) = FIGURES["label_set_counts"]().axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["safe", "S1", "S1,S4", "S1,S3,S4"]
-    bars = {bar.get_width(): to_hex(bar.get_facecolor()).upper() for bar in ax.patches}
-    assert bars[9600] == plot_style.MUTED.upper() and bars[5195] == plot_style.BLUE and bars[630] == plot_style.ORANGE
+def test_label_sets_are_in_order_of_frequency_and_coloured_by_size():
+    (ax,) = draw("label_sets").axes
+    assert ticks(ax.get_yticklabels()) == ["safe", "S1", "S1,S4", "S1,S3,S4"]
+    assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [MUTED.upper(), BLUE, ORANGE, ORANGE]
+    (ax,) = figures.plot_label_sets(COUNTS, title="t", top=2).axes
+    assert len(ax.patches) == 2 and ax.get_xlabel() == "rows, the 2 most frequent of 4 sets"
 
 
-def test_category_bars_have_heights_intervals_and_explained_blanks():
-    table = bootstrap_table()
-    table.loc[table["metric"] == "f1_S5", ["value", "low", "high"]] = np.nan
-    figure = plots.category_bars({"a": table}, PII, metrics=("precision", "f1"), title="t")
-    (ax,) = figure.axes
-    heights = [bar.get_height() for bar in ax.patches]
-    assert heights[:9] == pytest.approx([*table["value"][:9]]) and np.isnan(heights[9])
-    assert words(figure).count("nothing to measure") == 1
-    ends = np.array(ax.collections[0].get_segments())[:, :, 1]
-    assert ends == pytest.approx(table[["low", "high"]].to_numpy()[:5])
-    assert {"precision", "F1"} <= set(words(figure))
-    with pytest.raises(ValueError, match=r"the table of 'a' has no \['auroc_S1'"):
-        plots.category_bars({"a": table}, PII, metrics=("auroc",), title="t")
-
-
-def test_score_comparison_puts_dots_and_intervals():
-    (ax,) = FIGURES["score_comparison"]().axes
+def test_scores_are_dots_with_intervals_or_told_to_be_nothing():
+    table = scores(["a", "b"], ["weighted_f1", "binary_fpr"]).rename(columns={"metric": "part"})
+    (ax,) = figures.plot_scores(table, title="t", group="part", score="share").axes
     dots = {container.get_label(): list(container.lines[0].get_xdata()) for container in ax.containers}
+    assert dots == {"a": [0.6, 0.6], "b": [0.65, 0.65]}
     segments = np.concatenate([np.array(c.get_segments())[:, :, 0] for c in ax.collections])
-    assert segments == pytest.approx(score_table()[["low", "high"]].to_numpy())
-    assert dots == {"a": pytest.approx([0.6, 0.65]), "b": pytest.approx([0.7, 0.75])}
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["F1", "binary FPR"]
+    assert segments == pytest.approx(table[["low", "high"]].to_numpy())
+    assert ticks(ax.get_yticklabels()) == ["weighted F1", "binary fpr"] and ax.get_xlabel().startswith("share, with")
+    table.loc[0, ["low", "high"]] = np.nan
+    table.loc[1, ["value", "low", "high"]] = np.nan
+    told = words(figures.plot_scores(table, title="t", group="part"))
+    assert told.count("nothing to measure") == 1 and "0.600" in told
 
 
-def test_loss_curve_smooths_counts_examples_and_marks_the_entropy(monkeypatch):
-    figure = FIGURES["loss_curve"]()
-    drawn(figure, monkeypatch)
-    ax, raw, mean, entropy = figure.axes[0], *figure.axes[0].lines
-    assert raw.get_ydata()[:2] == pytest.approx(loss_table()["loss"][:2])
-    assert mean.get_ydata()[50] == pytest.approx(loss_table()["loss"][40:60].mean())
-    assert set(entropy.get_ydata()) == {1.2}
-    (top,) = ax.child_axes
-    assert top.get_xlim() == pytest.approx(np.array(ax.get_xlim()) * 16)
+def test_a_system_has_one_title_colour_and_marker_in_every_figure():
+    def look(*systems):
+        (ax,) = figures.plot_scores(scores(systems, ["f1"]), title="t").axes
+        lines = {container.get_label(): container.lines[0] for container in ax.containers}
+        return {label: (line.get_color(), line.get_marker()) for label, line in lines.items()}
 
-
-def test_learning_curve_has_texts_on_the_left_and_clauses_on_the_right():
-    texts, clauses = FIGURES["learning_curve"]().axes
-    for ax, places, heights in ((texts, [1500, 3000, 6000], [0.45, 0.55, 0.6]), (clauses, [300, 1200], [0.15, 0.6])):
-        own, other = ax.lines[::3]  # two lines of caps follow each
-        assert own.get_xdata() == pytest.approx(np.array(places) / 1.05) and own.get_ydata() == pytest.approx(heights)
-        assert other.get_ydata() == pytest.approx(np.array(heights) + 0.1)
-    assert clauses.get_xlabel().startswith("clauses that up to 6,000 texts")
-
-
-def test_confusion_matrices_show_every_count():
-    names = [*CODES, "S1_M", "safe"]
-    figure = FIGURES["confusion_reference"]()
-    told = words(figure.axes[0])
-    assert {f"{100 * i:,}" for i in range(1, 49)} <= set(told)
-    padded = [tick.get_color() for tick in figure.axes[0].get_yticklabels() if tick.get_text() == "S1_M"]
-    assert padded == [plot_style.VERMILLION]
-    shares = figure.axes[0].images[0].get_array()
-    assert np.asarray(shares).sum(axis=1) == pytest.approx(np.ones(len(names)))
-    lines = FIGURES["confusion_multilabel"]().axes[0].lines
-    assert [lines[0].get_ydata()[0], lines[1].get_xdata()[0]] == [4.5, 4.5]
-
-
-def test_confusion_2x2_puts_each_count_in_its_corner():
-    ax = FIGURES["confusion_2x2"]().axes[1]
-    places = {text.get_text(): text.get_position() for text in ax.texts}
-    assert ax.get_title() == "S2 IP Address"
-    assert places == {"901": (0, 0), "11": (1, 0), "21": (0, 1), "101": (1, 1)}
-
-
-def test_precision_recall_marks_the_chosen_cut_and_names_the_blank():
-    figure = plots.precision_recall({"S1": curve(), "S2": curve()[:0]}, title="t", thresholds={"S1": 0.6})
-    marked = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
-    row = curve().iloc[6]
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in marked] == [(row["recall"], row["precision"])]
-    assert "S2: no positive" in words(figure)
-
-
-def test_reliability_has_a_panel_a_category():
-    axes = FIGURES["reliability"]().axes
-    assert [ax.get_title() for ax in axes] == [*CODES, "unsafe"]
-    assert axes[0].lines[1].get_ydata() == pytest.approx(bins()["observed"])
+    known = look(*SYSTEMS)
+    assert known == {title: (color, marker) for title, color, marker in SYSTEMS.values()}
+    assert len(set(known.values())) == 7
+    for mixed in (look("mine", "tfidf", "tuned", "yours"), look("mine", "TF-IDF", "tuned guard", "yours")):
+        assert mixed["TF-IDF"] == known["TF-IDF"] and mixed["tuned guard"] == known["tuned guard"]
+        assert len(set(mixed.values())) == 4
 
 
 def test_ladder_tells_change_and_rows():
-    told = words(FIGURES["ladder"]())
-    assert {"0.610", "0.580", "0.860", "-0.030\n259 rows moved", "+0.280\n1,340 rows moved"} <= set(told)
+    assert {"their labels,\ntheir metric", "0.610", "0.580", "-0.030\n1,259 rows moved"} <= set(words(draw("ladder")))
 
 
-def test_error_heatmap_and_crosstab_make_the_culprits_dark():
-    figure = FIGURES["error_heatmap"]()
-    assert "safe  (50 of 100 wrong)" in words(figure)
-    assert figure.axes[0].images[0].get_array()[1, list(KINDS).index("extra")] == 0.5
-    figure = plots.label_crosstab(crosstab(), title="t", n=2)
-    ax = figure.axes[0]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["PHONENUMBER  (200 rows)", "ZIPCODE  (200 rows)"]
-    shares = ax.images[0].get_array()
-    assert shares[0, 2] == 0.95 and shares[1, 1] == 0.915
-    assert "180 missed\n3 extra" in words(figure)
+def test_loss_is_logarithmic_smooth_and_marked_where_it_crosses_the_entropy():
+    figure = draw("loss")
+    ax, raw, mean, entropy, mark = figure.axes[0], *figure.axes[0].lines
+    assert ax.get_yscale() == "log" and raw.get_ydata() == pytest.approx(LOG["loss"])
+    assert mean.get_ydata()[50] == pytest.approx(LOG["loss"][41:51].mean())
+    seen = LOG["examples"][LOG["loss"].rolling(10).mean() < 1.2].iloc[0]
+    assert set(entropy.get_ydata()) == {1.2} and (mark.get_xdata(), mark.get_ydata()) == ([seen], [1.2])
+    assert f"{seen:,} examples" in words(figure)
+    assert len(figures.plot_loss(LOG, title="t", entropy=0.01).axes[0].lines) == 3
 
 
-def test_verdict_trie_draws_lines_by_probability_and_sums_the_rest():
-    p = [0.1, 0.2, 0.05, 0.6]
-    widths = {round((line.get_linewidth() - 0.8) / 7, 6) for line in FIGURES["verdict_trie"]().axes[0].lines}
+def test_precision_recall_marks_the_chosen_cut_names_the_blank_and_shows_where_curves_differ():
+    (ax,) = figures.plot_precision_recall({"S1": CURVE, "S2": CURVE[:0]}, title="t", thresholds={"S1": 0.4}).axes
+    assert [ax.lines[0].get_xydata()[i].tolist() for i in ax.lines[0].get_markevery()] == [[0.9, 0.9]]
+    assert ticks(ax.get_legend().get_texts()) == ["S1", "S2: no positive"]
+    assert ax.get_xlim() == (0.88, 1.02) and ax.get_ylim() == (0.88, 1.02)
+    (ax,) = figures.plot_precision_recall({"perfect": CURVE[2:].assign(recall=1.0)}, title="t").axes
+    assert ax.get_xlim() == ax.get_ylim() == (-0.02, 1.02)
+
+
+def test_confusion_matrices_show_every_count():
+    ax = draw("confusion").axes[0]
+    assert {f"{100 * i:,}" for i in range(1, 100)} <= set(words(ax))
+    padded = {tick.get_text(): tick.get_color() for tick in ax.get_yticklabels()}
+    assert padded["S1_M"] == VERMILLION != padded["S1"]
+    assert np.asarray(ax.collections[0].get_array()).sum(axis=1) == pytest.approx(np.ones(10))
+    lines = draw("multilabel").axes[0].lines
+    assert [lines[0].get_ydata()[0], lines[1].get_xdata()[0]] == [5, 5]
+
+
+def test_errors_are_shares_of_the_group():
+    figure = draw("errors")
+    assert {"safe  (50 of 100 wrong)", "policy\nboundary", "category"} <= set(words(figure))
+    assert np.asarray(figure.axes[0].collections[0].get_array())[-1].tolist() == [0, 0.5, 0, 0, 0, 0]
+
+
+def test_label_errors_have_every_culprit_on_top_however_rare():
+    figure = draw("label_errors", 30)
+    names = ["ZIPCODE  (40 rows)", "PHONENUMBER  (200 rows)", "CITY  (2,000 rows)"]
+    assert ticks(figure.axes[0].get_yticklabels()) == names and ticks(figure.axes[0].get_xticklabels()) == codes(30)
+    shares = np.asarray(figure.axes[0].collections[0].get_array())
+    assert shares[1, 0] == 0.95 and shares[0, 1] == 0.975 and "36 missed\n3 extra" in words(figure)
+    assert ticks(figures.plot_label_errors(crosstab(), title="t", n=1).axes[0].get_yticklabels()) == names[:2]
+
+
+def test_trie_draws_lines_by_probability_and_sums_the_rest():
+    widths = {round((line.get_linewidth() - 0.8) / 7, 6) for line in trie().axes[0].lines}
     # through unsafe 0.85, through S1 0.8, and the verdicts' own
     assert widths == {0.1, 0.85, 0.8, 0.05, 0.6, 0.2}
-    told = words(plots.verdict_trie(trie(), p, WORDS.__getitem__, title="t", top=2))
+    told = words(trie(top=2))
     assert {"S1", "S1,S2", "0.6000", "2 other verdicts 0.1500 · outside the grammar 0.0500"} <= set(told)
     assert "safe" not in told
-    with pytest.raises(ValueError, match="pass the 4 verdicts of one prompt"):
-        plots.verdict_trie(trie(), p[:3], WORDS.__getitem__, title="t")
+
+
+@pytest.mark.parametrize(("top", "rest"), [(1, "2 other verdicts 0.3000"), (4, "outside the grammar 0.0500")])
+def test_trie_always_has_the_wanted_verdict(top, rest):
+    figure = trie(top=top, wanted=Verdict(("S2",)))
+    colors = {text.get_text(): text.get_color() for text in figure.findobj(Text)}
+    assert colors["S2 (wanted)"] == GREEN and any(text.startswith(rest) for text in colors)
+    for wrong in ({"p": [0.1, 0.2, 0.05]}, {"wanted": Verdict(("S3",))}):
+        with pytest.raises(ValueError, match="pass the 4 verdicts of one prompt, and want one of them"):
+            trie(**wrong)
 
 
 def test_prefix_mask_counts_tokens_with_padding():
-    told = words(FIGURES["prefix_mask"]())
-    assert {"stock batch: 1,020 tokens computed", "shared prefix: 480 tokens computed"} <= set(told)
-    assert "2.1 times fewer tokens" in told
+    assert {"stock batch: 1,020 tokens", "shared prefix: 480 tokens, 2.1 times fewer"} <= set(words(draw("mask")))
     with pytest.raises(ValueError, match="each must be at least 1"):
-        plots.prefix_mask(240, [])
+        figures.plot_prefix_mask(240, [], title="t")
 
 
 @pytest.mark.parametrize(
-    ("gold", "said", "note"),
+    ("plot", "data", "message"),
     [
-        (["S4"], ["S1", "S5"], "S4 was missed, but is cut off: counted nowhere.\nS1_M and S5_M in the truth"),
-        (["S1", "S4"], ["S4", "S5"], "S4 is right, but stands at different positions: counted as wrong."),
-        (["S2", "S4"], ["S1"], "S1 was reported by mistake, but is cut off: counted nowhere."),
-        (["S1"], ["S1"], "Here both count the same."),
+        (figures.plot_label_sets, {}, "nothing to draw"),
+        (figures.plot_loss, LOG.drop(columns="examples"), r"lacks the columns \['examples'\]"),
+        (figures.plot_ladder, STEPS[:0], "nothing to draw"),
+        (figures.plot_confusion, pd.DataFrame(), "nothing to draw"),
     ],
 )
-def test_alignment_example_says_what_goes_wrong(gold, said, note):
-    answer, truth = align(said, gold)
-    assert any(text.startswith(note) for text in words(plots.alignment_example(gold, said, truth, answer, title="t")))
-
-
-@pytest.mark.parametrize(
-    ("draw", "message"),
-    [
-        (lambda: plots.label_set_counts({}, title="t"), "counts has no row"),
-        (lambda: plots.category_bars({}, PII, title="t"), "no scores given"),
-        (lambda: plots.precision_recall({}, title="t"), "no curves given"),
-        (lambda: plots.reliability({}, title="t"), "no tables given"),
-        (lambda: plots.loss_curve(pd.DataFrame({"loss": [1.0]}), title="t"), r"lacks the columns \['step'\]"),
-        (lambda: plots.confusion_2x2(cells().drop(columns="tn"), PII, title="t"), r"lacks the columns \['tn'\]"),
-        (lambda: plots.ladder(steps()[:0], title="t"), "no row"),
-    ],
-)
-def test_nothing_to_draw_is_an_error_that_says_so(draw, message):
+def test_nothing_to_draw_is_an_error_that_says_so(plot, data, message):
     with pytest.raises(ValueError, match=message):
-        draw()
+        plot(data, title="t")

@@ -3,55 +3,69 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
+import pandas as pd
 import pytest
 
-from guard_utils.figures.html import side_by_side_html, tokens_html
-
-WORDS = {0: "<b>", 1: " Ann", 2: "\n", 3: "safe"}
+from guard_utils.data import Span
+from guard_utils.figures import marked_html, reading_html, side_by_side_html, tokens_html
 
 
 def tokens(markup: str) -> list[str]:
     return re.findall(r"<code[^>]*>(.*?)</code>", markup)
 
 
-def test_every_token_stands_once_in_order_with_blanks_made_visible() -> None:
-    markup = tokens_html({"prefix": [3, 1], "answer": [2]}, WORDS.__getitem__)
+def test_marked_text_has_label_and_code_and_escapes_everything() -> None:
+    spans = [Span(13, 18, "ZIP<CODE>", None), Span(3, 6, "FIRSTNAME", "S1"), Span(-1, -1, "CITY", "S4")]
+    assert marked_html("<b>Ann</b> & 99578", spans) == (
+        "<p>&lt;b&gt;<mark>Ann<sub>FIRSTNAME S1</sub></mark>&lt;/b&gt; "
+        "&amp; <mark>99578<sub>ZIP&lt;CODE&gt;</sub></mark></p>"
+    )
+    assert marked_html("<script>", []) == "<p>&lt;script&gt;</p>"
+    assert '"' not in marked_html('"x"', [Span(0, 3, '"A"', None)])
+
+
+@pytest.mark.parametrize("spans", [[(0, 3), (2, 4)], [(0, 99)], [(2, 2)], [(3, 1)]])
+def test_spans_that_do_not_fit_are_named(spans: list[tuple[int, int]]) -> None:
+    with pytest.raises(ValueError, match=r"span CITY at .* text of 6 characters"):
+        marked_html("abcdef", [Span(start, end, "CITY", None) for start, end in spans])
+
+
+def test_reading_view() -> None:
+    columns = ["id", "text", "gold", "predicted", "kind", "confidence"]
+    rows = [["r1", "<i>", [], ["S2"], "extra", 0.9], ["<r0>", "in Rome", ["S1", "S4"], [], "missed", 0.8]]
+    view = reading_html(pd.DataFrame(rows, columns=columns), {"<r0>": [Span(3, 7, "CITY", "S4")]})
+    first, second = view.splitlines()
+    assert "r1 · extra · gold safe · model S2 · sure 90%" in first and "<p>&lt;i&gt;</p>" in first
+    assert "&lt;r0&gt; · missed · gold S1, S4 · model safe · sure 80%" in second
+    assert "<mark>Rome<sub>CITY S4</sub></mark>" in second and "mathjax_ignore" in second
+
+
+def test_every_token_appears_once_in_order_with_blanks_made_visible() -> None:
+    markup = tokens_html({"prefix": [0, 1], "answer": [2]}, ["safe", " Ann", "\n"].__getitem__)
     assert tokens(markup) == ["safe", "␣Ann", "↵"]
     assert re.findall(r"<b style[^>]*>(\w+)</b> · ([^<]+)", markup) == [("prefix", "2 tokens"), ("answer", "1 token")]
-
-
-def test_runs_differ_in_colour() -> None:
-    markup = tokens_html({"prefix": [3], "answer": [3]}, WORDS.__getitem__)
     assert len(set(re.findall(r"solid (#\w+)", markup))) == 2
 
 
-@pytest.mark.parametrize(("length", "shown", "hidden"), [(10, 4, 6), (10, 5, 5), (5, 5, 0)])
+@pytest.mark.parametrize(("length", "shown", "hidden"), [(10, 4, 6), (10, 5, 5), (5, 5, 0), (10, 1, 9)])
 def test_the_middle_of_a_long_run_is_counted(length: int, shown: int, hidden: int) -> None:
     markup = tokens_html({"prefix": list(range(length))}, str, shown=shown)
-    ids = [int(token) for token in tokens(markup)]
-    assert ids[0] == 0 and ids[-1] == length - 1 and len(ids) == shown and ids == sorted(ids)
-    assert (f"… {hidden} more …" in markup) == bool(hidden)
-    assert f"{length} tokens" in markup
+    head, tail = shown - shown // 2, shown // 2
+    assert [int(token) for token in tokens(markup)] == [*range(head), *range(length - tail, length)]
+    assert (f"… {hidden} more …" in markup) == bool(hidden) and f"{length} tokens" in markup
 
 
-def test_text_of_tokens_headings_and_columns_is_escaped() -> None:
-    markup = tokens_html({"<i>": [0]}, WORDS.__getitem__)
-    assert tokens(markup) == ["&lt;b&gt;"] and "&lt;i&gt;" in markup and "<i>" not in markup
-    table = side_by_side_html({"<i>": "<script>"})
-    assert "&lt;script&gt;" in table and "<script>" not in table and "<i>" not in table
-
-
-def test_columns_stand_in_order_with_their_line_breaks() -> None:
+def test_columns_are_in_order_with_their_line_breaks() -> None:
     table = side_by_side_html({"plain": "a\n  b", "shuffled": "c"})
-    assert re.findall(r"<th style[^>]*>(.*?)</th>", table) == ["plain", "shuffled"]
-    assert re.findall(r"<pre[^>]*>(.*?)</pre>", table, re.DOTALL) == ["a\n  b", "c"]
+    assert re.findall(r"<th [^>]*>(.*?)</th>", table) == ["plain", "shuffled"]
+    assert re.findall(r"<td [^>]*pre-wrap[^>]*>(.*?)</td>", table, re.DOTALL) == ["a\n  b", "c"]
 
 
-def test_nothing_to_show_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no token runs given"):
-        tokens_html({}, str)
-    with pytest.raises(ValueError, match="no texts given"):
-        side_by_side_html({})
-    with pytest.raises(ValueError, match="shown is 1; show at least 2"):
-        tokens_html({"prefix": [1]}, str, shown=1)
+@pytest.mark.parametrize("render", [side_by_side_html, lambda texts: tokens_html(texts, str)])
+def test_names_and_texts_are_escaped_and_nothing_to_show_is_an_error(render: Callable[[dict[str, str]], str]) -> None:
+    markup = render({"<i>": "<"})
+    assert "&lt;i&gt;" in markup and ">&lt;<" in markup and "<i>" not in markup
+    with pytest.raises(ValueError, match="nothing to draw"):
+        render({})

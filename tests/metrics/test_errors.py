@@ -1,6 +1,6 @@
-from __future__ import annotations
+"""Kinds of error by hand, tables of them, and label bugs that stand out."""
 
-from types import SimpleNamespace
+from __future__ import annotations
 
 import numpy as np
 import pandas as pd
@@ -14,33 +14,26 @@ from guard_utils.metrics.errors import (
     disagreements,
     error_table,
     gains,
-    marked_html,
-    reading_html,
     rows_behind,
     suspicious_labels,
-    token_patterns,
     worst,
 )
 from guard_utils.metrics.scores import summary
 from guard_utils.policy import PII
+from tests.metrics.tables import predictions
 
 
 def make_table(rows, **columns):
-    """Rows of (gold, predicted, labels); predicted codes get 0.9 and the others 0.2."""
+    """A table of (gold, predicted, labels)."""
     gold, predicted, labels = (list(column) for column in zip(*rows, strict=True))
-    p = np.array([[0.9 if code in row else 0.2 for code in PII.codes] for row in predicted])
-    table = {"id": [f"r{i}" for i in range(len(rows))], "gold": gold, "predicted": predicted, "labels": labels}
-    table |= {f"p_{code}": p[:, i] for i, code in enumerate(PII.codes)} | {"p_unsafe": p.max(axis=1)}
-    return pd.DataFrame(
-        table | {"outside": np.zeros(len(rows)), "text": [f"text {i}" for i in range(len(rows))]} | columns
-    )
+    return predictions(gold, predicted, labels=labels, **{"outside": 0.0} | columns)
 
 
 def corpus(rows=600, seed=0):
     """A good model (3 % errors) on labels with the reference's two bugs; CITY mostly stands beside ZIPCODE."""
     r = np.random.default_rng(seed)
     exact = {"FIRSTNAME": "S1", "IPV4": "S2", "PHONENUMBER": "S3", "ZIPCODE": "S4", "CITY": "S4", "DATE": None}
-    table, texts = [], []
+    table = []
     for _ in range(rows):
         labels = [name for name in exact if name != "CITY" and r.random() < 0.3]
         labels += ["CITY"] if r.random() < (0.8 if "ZIPCODE" in labels else 0.1) else []
@@ -48,10 +41,7 @@ def corpus(rows=600, seed=0):
         gold = (right - {"S3"}) | ({"S2"} if "ZIPCODE" in labels else set())
         predicted = {code for code in PII.codes if (code in right) != (r.random() < 0.03)}
         table.append((sorted(gold), sorted(predicted), labels))
-        texts.append(
-            f"Send it to {r.integers(10000, 99999)}" if "ZIPCODE" in labels else f"Send it on {r.integers(9)} May"
-        )
-    return make_table(table, text=texts)
+    return make_table(table)
 
 
 def test_kinds_by_hand():
@@ -123,35 +113,27 @@ def test_error_tables_by_hand():
         template_id=["a", "a", "b", "b"],
         situation=["x", "y", "x", "y"],
     )
-    category = error_table(df, PII, "category")
+    category = error_table(df.set_axis([0] * len(df)), PII, "category")
     assert category["rows"].to_dict() == {"S1": 2, "S4": 2, "safe": 1}
     assert category["missed"].to_dict() == {"S1": 1, "S4": 0, "safe": 0}
     assert category["policy boundary"].to_dict() == {"S1": 0, "S4": 1, "safe": 0}
-    label = error_table(df, PII, "label")
-    assert label["rows"].to_dict() == {"FIRSTNAME": 2, "STATE": 1, "CITY": 1, "(none)": 1}
-    assert label["error_rate"].to_dict() == {"FIRSTNAME": 0.5, "STATE": 1, "CITY": 0, "(none)": 0}
     length = error_table(df, PII, "length")
     assert length.loc[length["rows"] > 0, "rows"].to_dict() == {"1-10 words": 1, "11-20 words": 2, "over 80 words": 1}
     assert error_table(df, PII, "language")["wrong"].to_dict() == {"de": 1, "en": 1}
     assert error_table(df, PII, "template_id")["wrong"].to_dict() == {"a": 1, "b": 1}
     assert error_table(df, PII, "situation").loc["x", ["rows", "wrong"]].tolist() == [2, 2]
-    strict = error_table(df, PII, "category", errors=disagreements(df, PII, borderline={}))
-    assert strict.loc["S4", ["extra", "policy boundary"]].tolist() == [1, 0]
 
 
 def test_unknown_groups_and_missing_columns_are_named():
     df = make_table([(["S1"], [], ["FIRSTNAME"])])
-    with pytest.raises(ValueError, match="by is 'colour'"):
-        error_table(df, PII, "colour")
-    with pytest.raises(ValueError, match=r"lack the columns \['language'\]"):
-        error_table(df, PII, "language")
+    for by, column in {"language": "language", "length": "text"}.items():
+        with pytest.raises(ValueError, match=rf"lack the columns \['{column}'\]"):
+            error_table(df, PII, by)
     for function in (disagreements, by_source_label, suspicious_labels):
         with pytest.raises(ValueError, match=r"lack the columns \['labels'\]"):
             function(df.drop(columns="labels"), PII)
     with pytest.raises(ValueError, match="'S9'"):
         by_source_label(df.assign(predicted=[["S9"]]), PII)
-    with pytest.raises(ValueError, match="kind is 'swapped'"):
-        token_patterns(df, PII, "S1", "swapped")
 
 
 def test_worst_puts_the_surest_mistake_first():
@@ -160,24 +142,6 @@ def test_worst_puts_the_surest_mistake_first():
     found = worst(df, PII, 2)
     assert found["id"].tolist() == ["r2", "r1"] and found["confidence"].tolist() == [0.99, 0.7]
     assert worst(df, PII)["id"].tolist() == ["r2", "r1", "r0"]
-
-
-def test_token_patterns_find_the_shape_of_post_codes():
-    found = token_patterns(corpus(), PII, "S2", "missed")
-    assert found["pattern"].iloc[0] in {"00000", "to"} and found["error_rate"].iloc[0] > 0.5
-    assert found["phi"].is_monotonic_decreasing and found["phi"].abs().max() <= 1 + 1e-9
-    assert token_patterns(make_table([(["S1"], ["S1"], [])]), PII, "S1", "missed").empty
-
-
-def test_token_patterns_by_hand():
-    df = make_table(
-        [(["S1"], [], []), (["S1"], [], []), (["S1"], ["S1"], []), (["S1"], ["S1"], []), ([], [], [])],
-        text=["Ann 12", "Bob 34", "Bob May", "Eve May", "May 12"],
-    )
-    found = token_patterns(df, PII, "S1", "missed", min_rows=2).set_index("pattern")
-    assert found.loc["00"].to_dict() == {"rows": 2, "errors": 2, "error_rate": 1, "elsewhere": 0, "phi": 1}
-    assert found.loc["bob"].to_dict() == {"rows": 2, "errors": 1, "error_rate": 0.5, "elsewhere": 0.5, "phi": 0}
-    assert "may" not in found.index, "no error goes with it"
 
 
 def test_by_source_label_by_hand():
@@ -190,12 +154,10 @@ def test_by_source_label_by_hand():
     )
     table = by_source_label(df, PII).set_index(["label", "code"])
     assert len(table) == 3 * 5
-    counts = ["rows", "gold", "predicted", "hit", "missed", "extra"]
-    assert table.loc[("ZIPCODE", "S2"), counts].tolist() == [2, 2, 1, 1, 1, 0]
-    assert table.loc[("ZIPCODE", "S2"), ["missed_rate", "disagreement"]].tolist() == [0.5, 0.5]
-    assert np.isnan(table.loc[("ZIPCODE", "S2"), "extra_rate"]), "no row with the label lacks the code"
-    assert table.loc[("PHONENUMBER", "S3"), counts].tolist() == [1, 0, 1, 0, 0, 1]
-    assert table.loc[("PHONENUMBER", "S3"), "extra_rate"] == 1
+    counts = ["rows", "missed", "extra", "disagreement"]
+    assert table.loc[("ZIPCODE", "S2"), counts].tolist() == [2, 1, 0, 0.5]
+    assert table.loc[("ZIPCODE", "S4"), counts].tolist() == [2, 0, 0, 0]
+    assert table.loc[("PHONENUMBER", "S3"), counts].tolist() == [1, 0, 1, 1]
 
 
 def test_the_reference_label_bugs_stand_out_and_nothing_else_does():
@@ -223,38 +185,6 @@ def test_a_companion_that_is_wrong_on_its_own_is_found_too():
     df["gold"] = [sorted({*gold, "S2"}) if only else gold for gold, only in zip(df["gold"], city, strict=True)]
     found = suspicious_labels(df, PII).query("code == 'S2'")
     assert set(found["label"]) == {"ZIPCODE", "CITY"}
-
-
-def test_marked_html_escapes_everything():
-    text = "<b>Ann</b> & 99578"
-    spans = [
-        {"start": 13, "end": 18, "label": "ZIP<CODE>", "value": "99578"},
-        SimpleNamespace(start=3, end=6, label="FIRSTNAME", code="S1"),
-    ]
-    assert marked_html(text, spans) == (
-        "<p>&lt;b&gt;<mark>Ann<sub>FIRSTNAME S1</sub></mark>&lt;/b&gt; "
-        "&amp; <mark>99578<sub>ZIP&lt;CODE&gt;</sub></mark></p>"
-    )
-    assert marked_html("<script>", []) == "<p>&lt;script&gt;</p>"
-    assert marked_html("ab", [SimpleNamespace(start=-1, end=-1, label="X", code=None)]) == "<p>ab</p>"
-    assert marked_html('"x"', [{"start": 0, "end": 3, "label": "A"}]).count('"') == 0
-
-
-@pytest.mark.parametrize("spans", [[(0, 3), (2, 4)], [(0, 99)], [(2, 2)], [(3, 1)]])
-def test_spans_that_do_not_fit_are_named(spans):
-    entries = [{"start": start, "end": end, "label": "CITY"} for start, end in spans]
-    with pytest.raises(ValueError, match=r"span CITY at .* text of 6 characters"):
-        marked_html("abcdef", entries)
-
-
-def test_reading_view():
-    df = make_table([(["S1", "S4"], [], ["CITY"]), ([], ["S2"], [])], id=["<r0>", "r1"], text=["in Rome", "<i>"])
-    view = reading_html(worst(df, PII), {"<r0>": [{"start": 3, "end": 7, "label": "CITY", "code": "S4"}]})
-    first, second = view.splitlines()
-    assert "r1 · extra · gold safe · model S2 · sure 90%" in first and "<p>&lt;i&gt;</p>" in first
-    assert (
-        "&lt;r0&gt; · missed · gold S1, S4 · model safe" in second and "<mark>Rome<sub>CITY S4</sub></mark>" in second
-    )
 
 
 def test_gains_by_hand():

@@ -10,16 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from guard_utils.metrics.reference import (
-    align,
-    answer_of,
-    confusion_matrix_with_M,
-    flatten_pairs,
-    parse_answer,
-    rescore,
-    select,
-    weighted_f1,
-)
+from guard_utils.metrics.reference import align, answer_of, confusion_matrix_with_M, parse_answer, rescore, weighted_f1
 
 CODES = ("S1", "S2", "S3", "S4", "S5")
 
@@ -101,8 +92,6 @@ def test_ten_thousand_random_pairs_against_a_second_implementation():
     assert [align(*pair) for pair in pairs] == expected
     predicted, truth = [p for p, _ in pairs], [t for _, t in pairs]
     left, right = ([label for pair in expected for label in pair[side]] for side in (0, 1))
-    assert flatten_pairs(predicted, truth)[:2] == (left, right)
-
     labels = sorted({*left, *right})
     total = 0.0
     for label in labels:
@@ -138,20 +127,11 @@ def test_weighted_f1_by_hand():
 
 
 def test_empty_or_unequal_input_is_named():
-    with pytest.raises(ValueError, match="2 predictions for 1 truths"):
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
         weighted_f1([["S1"], ["S2"]], [["S1"]])
     for function in (weighted_f1, confusion_matrix_with_M):
         with pytest.raises(ValueError, match="nothing to"):
             function([], [])
-
-
-def test_selections_take_the_first_rows_in_file_order():
-    gold = [["S1"], ["S1", "S2"], [], ["S4"], ["S2", "S4", "S5"], ["S3", "S4"]]
-    df = pd.DataFrame({"id": list("abcdef"), "gold": gold})
-    single, multi = select(df, limit=2)
-    assert single["id"].tolist() == ["a", "c"] and multi["id"].tolist() == ["b", "e"]
-    many = pd.DataFrame({"gold": [["S1"]] * 1200})
-    assert [len(part) for part in select(many)] == [999, 0]
 
 
 def test_rescore_a_table():
@@ -159,6 +139,5 @@ def test_rescore_a_table():
     found = rescore(df)
     # (S1,S1) (S4_M,S4) (safe,safe) (S1,S1_M) (S5,S5_M); S1: tp 1 fp 1 -> 2/3, weight 1; safe 1; S4, S1_M, S5_M 0
     assert found.weighted_f1 == pytest.approx((2 / 3 + 1) / 5)
-    assert (found.rows, found.pairs) == (3, 5) and found.confusion.loc["S4", "S4_M"] == 1
-    other = rescore(df.assign(old=[["S1"], [], ["S1", "S5"]]), gold="old")
-    assert other.weighted_f1 == 1
+    assert found.confusion.to_numpy().sum() == 5 and found.confusion.loc["S4", "S4_M"] == 1
+    assert rescore(df.assign(gold=[["S1"], [], ["S1", "S5"]])).weighted_f1 == 1

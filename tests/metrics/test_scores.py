@@ -1,3 +1,5 @@
+"""Scores by hand, against scikit-learn, and where there is nothing to measure."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -5,30 +7,20 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score, fbeta_score, precision_score, recall_score
+from sklearn.metrics import f1_score, precision_score, recall_score
 
+from guard_utils.data.predictions import check_predictions, gold_matrix, predicted_matrix
+from guard_utils.metrics.intervals import bootstrap
 from guard_utils.metrics.scores import (
-    check_predictions,
+    category_table,
     confusion_2x2,
-    expected_calibration_error,
-    gold_matrix,
+    interval_table,
     multilabel_confusion,
     per_category,
-    predicted_matrix,
-    reliability,
     summary,
 )
 from guard_utils.policy import PII
-
-
-def make_table(gold, predicted, p=None, **columns):
-    """A predictions table; without probabilities, predicted codes get 0.9 and the others 0.1."""
-    n = len(gold)
-    if p is None:
-        p = np.array([[0.9 if code in row else 0.1 for code in PII.codes] for row in predicted])
-    table = {"id": [f"r{i}" for i in range(n)], "gold": gold, "predicted": predicted, "outside": np.zeros(n)}
-    table |= {f"p_{code}": p[:, i] for i, code in enumerate(PII.codes)}
-    return pd.DataFrame(table | {"p_unsafe": p.max(axis=1)} | columns)
+from tests.metrics.tables import predictions, random_predictions
 
 
 @pytest.fixture
@@ -36,19 +28,7 @@ def small():
     p = np.full((4, 5), 0.2)
     p[:, 0] = [0.9, 0.3, 0.1, 0.6]
     gold = [["S1"], ["S1", "S4"], [], ["S4"]]
-    return make_table(gold, [["S1"], ["S4", "S5"], [], ["S1", "S5"]], p, outside=[0.1, 0.0, 0.0, 0.3])
-
-
-def random_table(rows=400, seed=0):
-    r = np.random.default_rng(seed)
-    gold = r.random((rows, 5)) < [0.4, 0.2, 0.15, 0.35, 0.1]
-    p = 1 / (1 + np.exp(-(3 * gold - 1.5 + r.normal(0, 1.5, gold.shape))))
-    p = p.round(2)  # ties
-    lists = [[[PII.codes[j] for j in np.flatnonzero(row)] for row in m] for m in (gold, p > 0.5)]
-    return make_table(*lists, p, template_id=[f"t{i}" for i in r.integers(0, 40, rows)])
-
-
-# --- summary ----------------------------------------------------------------
+    return predictions(gold, [["S1"], ["S4", "S5"], [], ["S1", "S5"]], p, outside=[0.1, 0.0, 0.0, 0.3])
 
 
 def test_summary_by_hand(small):
@@ -62,14 +42,12 @@ def test_summary_by_hand(small):
     assert found["hamming"] == pytest.approx(5 / 20)
     assert found["jaccard"] == pytest.approx((1 + 1 / 3 + 1 + 0) / 4)
     assert found["outside"] == pytest.approx(0.1)
-    assert found["binary_f1"] == 1 and found["binary_fpr"] == 0
     # p_unsafe 0.9 + / 0.3 + / 0.2 - / 0.6 +
-    assert found["binary_auprc"] == 1
+    assert found["binary_f1"] == 1 and found["binary_fpr"] == 0 and found["binary_auprc"] == 1
 
 
 def test_binary_scores_by_hand():
-    df = make_table([["S1"], [], [], ["S2"]], [[], ["S3"], [], ["S1", "S4"]])
-    df["p_unsafe"] = [0.4, 0.8, 0.1, 0.9]
+    df = predictions([["S1"], [], [], ["S2"]], [[], ["S3"], [], ["S1", "S4"]], p_unsafe=[0.4, 0.8, 0.1, 0.9])
     found = summary(df, PII)
     assert found["binary_f1"] == pytest.approx(2 / (2 + 1 + 1)), "the wrong category still flags the prompt"
     assert found["binary_fpr"] == 0.5
@@ -77,10 +55,10 @@ def test_binary_scores_by_hand():
 
 
 def test_nothing_to_measure_is_blank_not_zero():
-    found = summary(make_table([[], []], [[], ["S1"]]), PII)
+    found = summary(predictions([[], []], [[], ["S1"]]), PII)
     assert all(np.isnan(found[k]) for k in ("weighted_f1", "micro_f1", "macro_f1", "binary_f1", "binary_auprc"))
     assert found["subset_accuracy"] == 0.5 and found["binary_fpr"] == 0.5
-    assert np.isnan(summary(make_table([["S1"]], [["S1"]]), PII)["binary_fpr"]), "no safe row"
+    assert np.isnan(summary(predictions([["S1"]], [["S1"]]), PII)["binary_fpr"]), "no safe row"
 
 
 CODES = st.lists(st.sampled_from(PII.codes), unique=True)
@@ -89,7 +67,7 @@ CODES = st.lists(st.sampled_from(PII.codes), unique=True)
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(CODES, CODES), min_size=1, max_size=12), st.randoms(use_true_random=False))
 def test_scores_are_bounded_and_ignore_the_order_of_rows_and_codes(pairs, random):
-    df = make_table([g for g, _ in pairs], [p for _, p in pairs])
+    df = predictions([g for g, _ in pairs], [p for _, p in pairs])
     found = summary(df, PII)
     assert all(np.isnan(v) or 0 <= v <= 1 for v in found.values())
     shuffled = df.sample(frac=1, random_state=random.randrange(2**31))
@@ -102,9 +80,6 @@ def test_scores_are_bounded_and_ignore_the_order_of_rows_and_codes(pairs, random
     assert all(np.isnan(perfect[k]) or perfect[k] == 1 for k in ones) and perfect["hamming"] == 0
 
 
-# --- per category -----------------------------------------------------------
-
-
 def test_per_category_by_hand(small):
     table = per_category(small, PII).set_index("code")
     s1, s4, s5 = table.loc["S1"], table.loc["S4"], table.loc["S5"]
@@ -112,31 +87,25 @@ def test_per_category_by_hand(small):
     assert [s1[k] for k in ("precision", "recall", "f1")] == [0.5, 0.5, 0.5]
     assert s1["ap"] == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
     assert s1["auroc"] == pytest.approx(3 / 4)
-    assert s1["brier"] == pytest.approx((0.01 + 0.49 + 0.01 + 0.36) / 4)
-    assert s1["ece"] == pytest.approx((0.1 + 0.7 + 0.1 + 0.6) / 4), "each row has a bin of its own"
-    assert s4["f2"] == pytest.approx(5 * 1 / (5 * 1 + 0 + 4 * 1)) and s1["note"] == "" == s4["note"]
-    assert s5["fp"] == 2 and s5[["precision", "recall", "f1", "f2", "ap", "auroc"]].isna().all()
+    assert s1["note"] == "" == s4["note"]
+    assert s5["fp"] == 2 and s5[["precision", "recall", "f1", "ap", "auroc"]].isna().all()
     assert "no positive among 4 rows" in s5["note"]
 
 
 def test_notes_for_a_category_never_predicted_or_never_negative():
-    table = per_category(make_table([["S1", "S2"], ["S1"]], [["S1"], ["S1"]]), PII).set_index("code")
+    table = per_category(predictions([["S1", "S2"], ["S1"]], [["S1"], ["S1"]]), PII).set_index("code")
     assert np.isnan(table.loc["S2", "precision"]) and table.loc["S2", "f1"] == 0
     assert "never predicted" in table.loc["S2", "note"]
     assert np.isnan(table.loc["S1", "auroc"]) and "no negative" in table.loc["S1", "note"]
 
 
 def test_per_category_agrees_with_scikit_learn_and_summary_with_its_rows():
-    df = random_table()
+    df = random_predictions(400)
     table, gold, predicted = per_category(df, PII), gold_matrix(df, PII), predicted_matrix(df, PII)
     for name, score in {"precision": precision_score, "recall": recall_score, "f1": f1_score}.items():
         np.testing.assert_allclose(table[name], score(gold, predicted, average=None))
-    np.testing.assert_allclose(table["f2"], fbeta_score(gold, predicted, beta=2, average=None))
     assert summary(df, PII)["weighted_f1"] == pytest.approx(np.average(table["f1"], weights=table["support"]))
     assert summary(df, PII)["macro_f1"] == pytest.approx(table["f1"].mean())
-
-
-# --- confusion matrices -----------------------------------------------------
 
 
 def test_confusion_2x2(small):
@@ -161,61 +130,39 @@ def test_confusion_2x2(small):
     ],
 )
 def test_multilabel_confusion_of_one_prompt(gold, predicted, cells):
-    table = multilabel_confusion(make_table([gold], [predicted]), PII).stack()
+    table = multilabel_confusion(predictions([gold], [predicted]), PII).stack()
     assert table[table > 0].to_dict() == cells
 
 
-def test_multilabel_confusion_counts_extras_as_the_paper_on_request():
-    df = make_table([["S1", "S4"], [], []], [["S1", "S4", "S5"], ["S5"], []])
-    table = multilabel_confusion(df, PII, extras="true labels").stack()
-    assert table[table > 0].to_dict() == {
-        ("S1", "S1"): 1,
-        ("S1", "S5"): 1,
-        ("S4", "S4"): 1,
-        ("S4", "S5"): 1,
-        ("no true label", "S5"): 1,
-        ("no true label", "no predicted label"): 1,
-    }
-    with pytest.raises(ValueError, match="extras is 'paper'"):
-        multilabel_confusion(df, PII, extras="paper")
-
-
 def test_multilabel_confusion_adds_up_over_prompts():
-    df = random_table(60)
+    df = random_predictions(60)
     parts = sum(multilabel_confusion(df.iloc[[i]], PII) for i in range(len(df)))
     pd.testing.assert_frame_equal(multilabel_confusion(df, PII), parts)
     np.testing.assert_array_equal(np.diag(parts)[:5], per_category(df, PII)["tp"])
 
 
-# --- calibration ------------------------------------------------------------
+def test_interval_table_is_text_of_the_bootstrap(small):
+    boot = bootstrap(small, PII, resamples=50, cluster=None)
+    row = boot.set_index("metric").loc["micro_f1"]
+    table = interval_table({"a": boot, "b": boot}, ["micro_f1", "f1_S5"])
+    assert table.index.tolist() == ["a", "b"] and table.columns.tolist() == ["micro_f1", "f1_S5"]
+    assert table.loc["b", "micro_f1"] == f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    assert table.loc["a", "f1_S5"] == "not measured"
+    with pytest.raises(KeyError, match="f9"):
+        interval_table({"a": boot}, ["f9"])
 
 
-def test_reliability_by_hand(small):
-    table = reliability(small, PII, "S1", bins=2)
-    assert table["rows"].tolist() == [2, 2]
-    np.testing.assert_allclose(table["predicted"], [0.2, 0.75])
-    np.testing.assert_allclose(table["observed"], [0.5, 0.5])
-    assert expected_calibration_error(
-        np.array([True, True, False, False]), small["p_S1"].to_numpy(), bins=2
-    ) == pytest.approx(0.5 * 0.3 + 0.5 * 0.25)
-    whole = reliability(small, PII, "unsafe")
-    assert whole["rows"].sum() == 4 and whole["predicted"].isna().sum() == 6
-    assert reliability(small.assign(p_S2=1.0), PII, "S2")["rows"].iloc[-1] == 4, "1 belongs to the last bin"
-    with pytest.raises(ValueError, match="'S9' is not in policy"):
-        reliability(small, PII, "S9")
-    with pytest.raises(ValueError, match="bins is 0"):
-        reliability(small, PII, "S1", bins=0)
-
-
-def test_calibrated_probabilities_have_a_small_error():
-    r = np.random.default_rng(0)
-    p = r.random(20_000)
-    y = r.random(20_000) < p
-    assert expected_calibration_error(y, p) < 0.02
-    assert expected_calibration_error(y, p**4) > 0.2
-
-
-# --- bad input --------------------------------------------------------------
+def test_category_table_tells_support_templates_and_why_a_cell_is_blank(small):
+    df = small.assign(template_id=["a", "a", "b", "b"])
+    table = category_table(df, PII, bootstrap(df, PII, resamples=50), metrics=("f1",))
+    assert table.columns.tolist() == ["name", "support", "templates", "f1", "note"]
+    assert table.loc["S1", ["support", "templates"]].tolist() == [2, 1]
+    assert table.loc["S4", ["support", "templates"]].tolist() == [2, 2]
+    assert table.loc["S5", "f1"] == "not measured" and "no positive" in table.loc["S5", "note"]
+    first = PII.select(["S1"])
+    plain = predictions([["S1"], []], [["S1"], []], policy=first)
+    table = category_table(plain, first, bootstrap(plain, first, resamples=5, cluster=None), metrics=("recall",))
+    assert table.columns.tolist() == ["name", "support", "recall"]
 
 
 @pytest.mark.parametrize(
@@ -251,4 +198,4 @@ def test_rounding_and_arrays_are_accepted(small):
     small["p_S1"] = [1 + 1e-9, 0.3, -1e-9, 0.6]
     small["gold"] = [np.array(cell, dtype=object) for cell in small["gold"]]  # as parquet returns them
     assert summary(small, PII)["subset_accuracy"] == 0.5
-    assert per_category(small, PII)["brier"].between(0, 1).all()
+    assert per_category(small, PII)["ap"].dropna().between(0, 1).all()

@@ -1,3 +1,5 @@
+"""Thresholds by hand, against every other cut, and the three ways to decide."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -5,47 +7,24 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
-from sklearn.isotonic import IsotonicRegression
-from sklearn.metrics import f1_score, log_loss
+from sklearn.metrics import f1_score
 
-from guard_utils.metrics.scores import per_category, predicted_matrix, summary
-from guard_utils.metrics.thresholds import (
-    Thresholds,
-    calibrate,
-    compare_calibration,
-    compare_decisions,
-    decide,
-    precision_recall,
-    tune,
-)
+from guard_utils.data.predictions import predicted_matrix
+from guard_utils.metrics.scores import per_category, summary
+from guard_utils.metrics.thresholds import Thresholds, compare_decisions, decide, precision_recall, tune
 from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy
+from tests.metrics.tables import predictions, random_predictions
 
 ONE = Taxonomy("one", (Category("A"),))
 
 
-def make_table(gold, p, policy=PII, cut=0.5):
-    lists = [[[policy.codes[j] for j in np.flatnonzero(row)] for row in m] for m in (gold, p >= cut)]
-    table = {"id": [f"r{i}" for i in range(len(p))], "gold": lists[0], "predicted": lists[1], "outside": 0.01}
-    table |= {f"p_{code}": p[:, i] for i, code in enumerate(policy.codes)}
-    return pd.DataFrame(table | {"p_unsafe": 1 - np.prod(1 - p, axis=1)})
-
-
 def one_table(gold, p):
-    return make_table(np.array(gold, dtype=bool)[:, None], np.array(p)[:, None], ONE)
-
-
-def overconfident(rows=2000, seed=0, temperature=0.4):
-    """Probabilities that are true at temperature 1, sharpened."""
-    r = np.random.default_rng(seed)
-    logit = r.normal(-0.5, 1.5, (rows, 5))
-    gold = r.random((rows, 5)) < 1 / (1 + np.exp(-logit))
-    return make_table(gold, 1 / (1 + np.exp(-logit / temperature)))
+    return predictions(np.array(gold, dtype=bool)[:, None], p=np.array(p)[:, None], policy=ONE)
 
 
 def test_decide_reports_codes_that_reach_their_threshold():
-    df = make_table(np.zeros((1, 5), dtype=bool), np.array([[0.3, 0.31, 0.9, 0.29, 0.0]]))
-    decided = decide(df, PII, Thresholds(PII.codes, (0.3, 0.4, 0.9, 0.3, 0.1), "by hand", 0))
+    df = predictions([[]], p=np.array([[0.3, 0.31, 0.9, 0.29, 0.0]]))
+    decided = decide(df, PII, Thresholds({"S1": 0.3, "S2": 0.4, "S3": 0.9, "S4": 0.3, "S5": 0.1}, "by hand"))
     assert decided["predicted"].tolist() == [["S1", "S3"]]
     assert df["predicted"].tolist() == [["S3"]], "the table passed in stays"
     pd.testing.assert_frame_equal(decided.drop(columns="predicted"), df.drop(columns="predicted"))
@@ -54,14 +33,14 @@ def test_decide_reports_codes_that_reach_their_threshold():
 def test_tune_by_hand():
     # falling scores: + + - + -   cuts' F1: 2/4  4/5  4/6  6/7  6/8 -> after the fourth, half-way between 0.2 and 0.1
     df = one_table([1, 1, 0, 1, 0], [0.9, 0.8, 0.4, 0.2, 0.1])
-    assert tune(df, ONE, "f1").values == pytest.approx((0.15,))
+    assert tune(df, ONE, "f1").by_code["S1"] == pytest.approx(0.15)
     # recall >= 0.6: two of three positives; best precision at the cut between 0.8 and 0.4
     chosen = tune(df, ONE, "recall", recall=0.6)
-    assert chosen.values == pytest.approx((0.6,)) and chosen.objective == "recall >= 0.6" and chosen.rows == 5
+    assert chosen.by_code["S1"] == pytest.approx(0.6) and chosen.objective == "recall >= 0.6"
     # + - - - - - - + -: F1 2/3 after one, 4/10 after eight; F2 5/9 after one, 10/16 after eight
     late = one_table([1, 0, 0, 0, 0, 0, 0, 1, 0], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.1])
-    assert tune(late, ONE, "f1").values == pytest.approx((0.85,))
-    assert tune(late, ONE, "f2").values == pytest.approx((0.2,))
+    assert tune(late, ONE, "f1").by_code["S1"] == pytest.approx(0.85)
+    assert tune(late, ONE, "f2").by_code["S1"] == pytest.approx(0.2)
 
 
 def test_neighbouring_floats_are_told_apart():
@@ -75,9 +54,9 @@ def test_neighbouring_floats_are_told_apart():
 def test_equally_good_cuts_go_to_the_one_nearest_a_half():
     # F1 2/3 after one and after four of six; the cuts are 0.875 and 0.6
     df = one_table([1, 0, 0, 1, 0, 0], [0.95, 0.8, 0.75, 0.7, 0.5, 0.05])
-    assert tune(df, ONE, "f1").values == pytest.approx((0.6,))
+    assert tune(df, ONE, "f1").by_code["S1"] == pytest.approx(0.6)
     df = one_table([1, 0, 0, 1, 0, 0], [0.6, 0.5, 0.4, 0.2, 0.1, 0.05])
-    assert tune(df, ONE, "f1").values == pytest.approx((0.55,))
+    assert tune(df, ONE, "f1").by_code["S1"] == pytest.approx(0.55)
 
 
 @settings(max_examples=40, deadline=None)
@@ -88,7 +67,7 @@ def test_no_other_threshold_is_better_on_the_tuning_rows(rows, wanted):
     best = per_category(decide(df, ONE, tune(df, ONE, "f1")), ONE).loc[0, "f1"]
     recall = per_category(decide(df, ONE, tune(df, ONE, "recall", recall=wanted)), ONE).loc[0, "recall"]
     if not gold.any():
-        assert tune(df, ONE, "f1") == Thresholds(("S1",), (0.5,), "f1", len(p), untuned=("S1",))
+        assert tune(df, ONE, "f1") == Thresholds({"S1": 0.5}, "f1"), "nothing to tune on"
         return
     assert recall >= wanted - 1e-12
     assert best == pytest.approx(max(f1_score(gold, p >= cut) for cut in np.unique(p)))
@@ -101,21 +80,17 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="recall is 95"):
         tune(df, ONE, "recall", recall=95)
     with pytest.raises(ValueError, match=r"thresholds are for .*S14.*tune them anew"):
-        decide(df, ONE, Thresholds.fixed(LLAMA_GUARD_3))
+        decide(df, ONE, Thresholds(dict.fromkeys(LLAMA_GUARD_3.codes, 0.5), "f1"))
     with pytest.raises(ValueError, match=r"threshold of S1 is 1.5"):
-        Thresholds(("S1",), (1.5,), "f1", 1)
-    with pytest.raises(ValueError, match="2 thresholds for 1 codes"):
-        Thresholds(("S1",), (0.5, 0.5), "f1", 1)
-    with pytest.raises(ValueError, match="method is 'platt'"):
-        calibrate(df, ONE, "platt")
+        Thresholds({"S1": 1.5}, "f1")
     with pytest.raises(ValueError, match=r"p_S1 is 2.0"):
         tune(df.assign(p_S1=[2.0, 0.1]), ONE)
 
 
 def test_compare_decisions():
-    df = overconfident()
+    df = random_predictions()
     df["predicted"] = [cell[:1] for cell in df["predicted"]]  # a joint verdict that names at most one code
-    thresholds = tune(overconfident(seed=1), PII, "f2")
+    thresholds = tune(random_predictions(seed=5), PII, "f2")
     table = compare_decisions(df, PII, thresholds)
     assert table.index.tolist() == ["joint verdict", "marginals at 0.5", "tuned for f2"]
     tuned = decide(df, PII, thresholds)
@@ -131,55 +106,3 @@ def test_precision_recall_by_hand():
     np.testing.assert_allclose(table["precision"], [2 / 3, 1 / 2, 1])
     np.testing.assert_allclose(table["recall"], [1, 1 / 2, 1 / 2])
     assert precision_recall(one_table([0, 0], [0.9, 0.5]), ONE, "S1").empty
-
-
-def test_temperature_is_found_and_keeps_the_ranking():
-    train, test = overconfident(8000), overconfident(seed=1)
-    fitted = calibrate(train, PII)
-    assert all(fitted.temperatures[f"p_{code}"] == pytest.approx(2.5, rel=0.1) for code in PII.codes)
-    p, y = train["p_S1"].to_numpy(), np.array(["S1" in cell for cell in train["gold"]])
-    logit = np.log(p / (1 - p))
-    best = minimize_scalar(lambda t: log_loss(y, 1 / (1 + np.exp(-logit / t))), bounds=(0.1, 10), method="bounded").x
-    assert fitted.temperatures["p_S1"] == pytest.approx(best, rel=1e-3)
-    cooled = fitted.apply(test)
-    assert (cooled["p_S2"].rank() == test["p_S2"].rank()).all()
-    pd.testing.assert_series_equal(cooled["predicted"], test["predicted"])
-    np.testing.assert_allclose(per_category(cooled, PII)["auroc"], per_category(test, PII)["auroc"])
-
-
-def test_calibration_lowers_the_error_on_other_rows():
-    train, test = overconfident(), overconfident(seed=1)
-    fitted = [calibrate(train, PII, method) for method in ("temperature", "isotonic")]
-    table = compare_calibration(test, PII, *fitted).set_index(["column", "method"])
-    assert len(table) == 6 * 3
-    for column in (f"p_{code}" for code in PII.codes):
-        for method in ("temperature", "isotonic"):
-            for score in ("brier", "ece", "log_loss"):
-                assert table.loc[(column, method), score] < table.loc[(column, "none"), score]
-
-
-def test_isotonic_equals_scikit_learn_and_stays_a_probability():
-    train, test = overconfident(300), overconfident(seed=1)
-    y = np.array(["S3" in cell for cell in train["gold"]])
-    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(train["p_S3"], y)
-    after = calibrate(train, PII, "isotonic").apply(test)
-    np.testing.assert_allclose(after["p_S3"], model.predict(test["p_S3"]), atol=1e-12)
-    assert np.isfinite(summary(decide(after, PII, Thresholds.fixed(PII)), PII)["micro_f1"])
-
-
-def test_what_cannot_be_fitted_is_left_and_said():
-    df = overconfident(200)
-    df["gold"] = [[code for code in cell if code != "S5"] for cell in df["gold"]]
-    for method in ("temperature", "isotonic"):
-        fitted = calibrate(df, PII, method)
-        assert fitted.unfitted == ("p_S5",)
-        pd.testing.assert_series_equal(fitted.apply(df)["p_S5"], df["p_S5"])
-    with pytest.raises(ValueError, match=r"lack \['p_S1'\]"):
-        fitted.apply(df.drop(columns="p_S1"))
-
-
-def test_separable_rows_do_not_break_the_temperature():
-    fitted = calibrate(one_table([1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1]), ONE)
-    assert 0.05 <= fitted.temperatures["p_S1"] < 0.5
-    upside_down = calibrate(one_table([0, 0, 1, 1], [0.9, 0.8, 0.2, 0.1]), ONE)
-    assert upside_down.temperatures["p_S1"] == 20, "never turns the ranking round"

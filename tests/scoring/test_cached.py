@@ -1,18 +1,22 @@
+"""Tables on disk: what is read again, what is made anew, and what is joined from the examples."""
+
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from guard_utils.data.examples import Example, Span, rows_fingerprint
+from guard_utils.data.examples import Example, Span
 from guard_utils.data.predictions import predictions_table
-from guard_utils.files import read_table, write_table
 from guard_utils.policy import PII
 from guard_utils.profiles import PROFILES, Run
-from guard_utils.scoring import cached as scored
-from guard_utils.scoring.cached import predictions_path, read_predictions, tuned_predictions
+from guard_utils.scoring import cached
+from guard_utils.scoring.cached import cached_predictions, read_predictions, tuned_predictions, write_predictions
+
+FACTS = {"model": "m", "seed": 0}
 
 
 def examples(n=3, text="call Ann"):
@@ -20,119 +24,118 @@ def examples(n=3, text="call Ann"):
     return [Example(f"e{i}", text, ("S1",), "en", f"t{i}", "", spans) for i in range(n)]
 
 
-def table_of(rows, probability=0.9):
+def table_of(rows, probability=0.1 + 0.2):
     p = np.zeros((len(rows), len(PII)))
     p[:, 0] = probability
     return predictions_table(rows, PII, p, [["S1"]] * len(rows), 0.0)
 
 
 @pytest.fixture
-def run(tmp_path):
-    return Run(PROFILES["smoke"], PII, "cpu", "fp32", 0, tmp_path, {})
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(cached, "repository", lambda: tmp_path / "clone")
+    return Run(PROFILES["smoke"], PII, 0, tmp_path / "run")
 
 
-def finish(run, fingerprint="one", checkpoint: Path | None = None):
-    """Leaves what a finished training leaves."""
-    folder = run.folder / "training"
-    folder.mkdir(exist_ok=True)
-    (folder / "config.yaml").write_text("epochs: 1\n")
-    (folder / "finished.json").write_text(json.dumps({"fingerprint": fingerprint}))
-    if checkpoint is not None:
-        (folder / "epoch_0").symlink_to(checkpoint)
+def shelve(run, name):
+    """Moves a table from the run to the repository."""
+    shelf = cached.repository() / "notebooks" / "predictions" / "smoke"
+    shelf.mkdir(parents=True, exist_ok=True)
+    for file in (run.folder / "predictions").glob(f"{name}.*"):
+        file.rename(shelf / file.name)
 
 
-@pytest.fixture
-def scoring(monkeypatch):
-    """Replaces the model by a constant and lists which parts it was asked for."""
-    asked: list[str] = []
-
-    def score(run, parts, *, progress):
-        asked.extend(parts)
-        return {part: table_of(rows) for part, rows in parts.items()}
-
-    monkeypatch.setattr(scored, "_score", score)
-    return asked
-
-
-def test_a_second_call_reads_what_the_first_one_scored(run, scoring):
-    finish(run)
-    first = tuned_predictions(run, {"test": examples(), "validation": examples(2)})
-    again = tuned_predictions(run, {"test": examples(), "validation": examples(2)})
-    assert scoring == ["test", "validation"]
-    assert list(first) == list(again) == ["test", "validation"]
-    for part in first:
-        assert again[part].equals(first[part])
-        assert {**again[part].attrs, "origin": ""} == {**first[part].attrs, "origin": ""}
-    assert first["test"].attrs["origin"] == "scored now" and "this checkpoint" in again["test"].attrs["origin"]
-    assert again["test"].attrs["checkpoint"] == "one"
+def test_what_was_made_is_read_again_to_the_last_bit(run):
+    first = cached_predictions(run, "x", examples(), FACTS, lambda: table_of(examples()))
+    again = cached_predictions(run, "x", examples(), FACTS, None)
+    pd.testing.assert_frame_equal(first, table_of(examples()), check_exact=True)
+    pd.testing.assert_frame_equal(again, first, check_exact=True)
+    assert again["predicted"].tolist() == [["S1"]] * 3 and again["labels"][0] == ["FIRSTNAME"]
+    assert (first.attrs.pop("origin"), again.attrs.pop("origin")) == ("made now", "read from this run")
+    assert first.attrs == again.attrs and FACTS.items() <= again.attrs.items()
+    shelve(run, "x")
+    assert cached_predictions(run, "x", examples(), FACTS, None).attrs["origin"] == "read from the repository"
+    with pytest.raises(FileNotFoundError, match=r"no x\.parquet with rows, model, seed as asked in this run$"):
+        cached_predictions(run, "x", examples(), FACTS, None, shipped=False)
 
 
-@pytest.mark.parametrize("change", ["checkpoint", "text", "codes", "dtype", "order"])
-def test_whatever_changes_the_numbers_is_scored_anew(run, scoring, change):
-    rows = [*examples(), *examples(1, "ask Bob")]
-    rows[3] = Example("e3", *[getattr(rows[3], name) for name in Example.__slots__[1:]])
-    finish(run)
-    tuned_predictions(run, {"test": rows})
-    if change == "checkpoint":
-        finish(run, "two")
-    elif change == "dtype":
-        run = Run(run.profile, PII, "cpu", "bf16", 0, run.folder, {})
-    elif change == "order":
-        rows = rows[::-1]
-    else:
-        old = rows[0]
-        text, codes = ("call Eve", old.codes) if change == "text" else (old.text, ())
-        rows[0] = Example(old.id, text, codes, "en", old.template_id, "", old.spans)
-    tuned_predictions(run, {"test": rows})
-    assert scoring == ["test", "test"]
-
-
-def test_only_the_missing_part_is_scored(run, scoring):
-    finish(run)
-    tuned_predictions(run, {"test": examples()})
-    both = tuned_predictions(run, {"validation": examples(2), "test": examples()})
-    assert scoring == ["test", "validation"]
-    assert [len(table) for table in both.values()] == [2, 3]
-
-
-def test_without_a_checkpoint_the_tables_of_the_same_rows_serve(run, scoring, monkeypatch):
-    finish(run)
-    tuned_predictions(run, {"test": examples()})
-    monkeypatch.undo()
-    (run.folder / "training" / "finished.json").unlink()
-    table = tuned_predictions(run, {"test": examples()})["test"]
-    assert "no checkpoint" in table.attrs["origin"] and table.attrs["checkpoint"] == "one"
-    with pytest.raises(FileNotFoundError, match="run notebook 03"):
-        tuned_predictions(run, {"test": examples(4)})
-
-
-def test_the_checkpoint_is_loaded_and_scored(run, smoke_folder):
-    finish(run, checkpoint=smoke_folder)
-    table = tuned_predictions(run, {"test": examples()}, progress=False)["test"]
-    assert table["id"].tolist() == ["e0", "e1", "e2"]
-    assert table["p_S1"].nunique() == 1 and 0 < table["p_S1"][0] < 1
-
-
-def test_lists_and_attrs_survive_the_file(tmp_path):
+def test_a_file_holds_answers_and_plain_facts(run):
     table = table_of(examples())
-    table.attrs = {"rows": "r"}
-    path = write_table(tmp_path / "t.parquet", table)
-    again = read_table(path, made_by="04")
-    assert again["gold"].tolist() == [["S1"]] * 3 and again["labels"][0] == ["FIRSTNAME"]
-    assert again.attrs == {"rows": "r"} and list(again.columns) == list(table.columns)
+    table.attrs = {"not": "kept"}
+    write_predictions(run, "x", examples(), table, FACTS)
+    file = run.folder / "predictions" / "x.parquet"
+    stored = pd.read_parquet(file)
+    assert list(stored) == ["id", "predicted", "p_S1", "p_S2", "p_S3", "p_S4", "p_S5", "p_unsafe", "outside"]
+    assert stored.attrs == {} and json.loads(file.with_suffix(".json").read_text()).keys() == {"rows", *FACTS}
+    with pytest.raises(ValueError, match="x: the 3 rows are not the 2 examples"):
+        write_predictions(run, "x", examples(2), table, FACTS)
 
 
-def test_predictions_of_other_rows_are_refused(run):
-    write_table(predictions_path(run, "regex", "test"), table_of(examples()))
-    assert len(read_predictions(run, "regex", "test", examples())) == 3
+def test_whatever_changes_the_answers_is_made_anew_and_gold_is_joined(run):
+    rows = [*examples(), *examples(4, "ask Bob")[3:]]
+    made = []
+
+    def ask(rows, **facts):
+        return cached_predictions(run, "x", rows, FACTS | facts, lambda: made.append(0) or table_of(rows))
+
+    ask(rows)
+    relabelled = ask([replace(rows[0], codes=(), situation="talk"), *rows[1:]])
+    assert len(made) == 1 and relabelled["gold"].tolist() == [[], ["S1"], ["S1"], ["S1"]]
+    assert relabelled["situation"][0] == "talk"
+    ask(rows, seed=1)
+    for other in (rows[::-1], rows[:3], [replace(rows[0], text="call Eve"), *rows[1:]], [replace(rows[0], id="e9")]):
+        ask(other)
+    assert len(made) == 6
+
+
+def test_a_write_that_is_cut_off_leaves_no_table_with_old_facts(run, monkeypatch):
+    write_predictions(run, "x", examples(), table_of(examples()), FACTS)
+    monkeypatch.setattr(cached, "write_text", lambda *_: None)
+    write_predictions(run, "x", examples(), table_of(examples(), 0.5), {"model": "other"})
+    with pytest.raises(FileNotFoundError):
+        cached_predictions(run, "x", examples(), FACTS, None)
+
+
+def test_the_own_table_comes_first_and_others_name_the_notebook(run):
+    write_predictions(run, "regex-test", examples(), table_of(examples()), FACTS)
+    shelve(run, "regex-test")
+    assert read_predictions(run, "regex", "test", examples())["p_S1"][0] == 0.1 + 0.2
+    write_predictions(run, "regex-test", examples(), table_of(examples(), 0.5), FACTS)
+    assert read_predictions(run, "regex", "test", examples())["p_S1"][0] == 0.5
     for others in (examples(2), examples(3, "call Eve"), examples()[::-1]):
-        with pytest.raises(ValueError, match=r"regex-test\.parquet holds 3 rows .* run notebook 01_.* 'smoke'"):
+        with pytest.raises(FileNotFoundError, match=r"no regex-test\.parquet .* run notebook 01 with PROFILE"):
             read_predictions(run, "regex", "test", others)
-    with pytest.raises(FileNotFoundError, match="run notebook 04_"):
+    with pytest.raises(FileNotFoundError, match="run notebooks 03 and 04"):
         read_predictions(run, "tuned", "test", examples())
 
 
-def test_the_fingerprint_knows_order_text_and_codes():
-    rows = examples()
-    assert rows_fingerprint(rows) == rows_fingerprint(examples())
-    assert len({rows_fingerprint(other) for other in (rows, rows[::-1], rows[:2], examples(3, "x"))}) == 4
+def test_the_checkpoint_scores_what_it_has_not_answered_before(run, smoke_folder):
+    def origins(run, **parts):
+        return [table.attrs["origin"] for table in tuned_predictions(run, parts).values()]
+
+    folder = run.folder / "training"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("epochs: 1\n")
+    (folder / "finished.json").write_text('{"fingerprint": "one"}')
+    (folder / "epoch_0").symlink_to(smoke_folder)
+    table = tuned_predictions(run, {"test": examples()})["test"]
+    assert table["id"].tolist() == ["e0", "e1", "e2"] and table.attrs["checkpoint"] == "one"
+    assert table["p_S1"].nunique() == 1 and 0 < table["p_S1"][0] < 1
+    assert origins(run, validation=examples(2), test=examples()) == ["made now", "read from this run"]
+    faster = replace(run)
+    vars(faster)["dtype"] = "bf16"
+    assert origins(faster, test=examples()) == ["made now"]
+    assert origins(replace(run, policy=PII.select(["S2", "S1"])), test=examples()) == ["made now"]
+    shelve(run, "tuned-test")
+    assert origins(run, test=examples()) == ["made now"], "another machine's checkpoint is not this one"
+    (folder / "finished.json").write_text('{"fingerprint": "two"}')
+    assert origins(run, test=examples()) == ["made now"]
+
+
+def test_without_a_checkpoint_the_tables_of_the_same_rows_serve(run):
+    write_predictions(run, "tuned-test", examples(), table_of(examples()), {"checkpoint": "one"})
+    for origin in ("this run", "the repository"):
+        table = tuned_predictions(run, {"test": examples()})["test"]
+        assert table.attrs["origin"] == f"read from {origin}" and table.attrs["checkpoint"] == "one"
+        shelve(run, "tuned-test")
+    with pytest.raises(FileNotFoundError, match="run notebooks 03 and 04"):
+        tuned_predictions(run, {"test": examples(4)})

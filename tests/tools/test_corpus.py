@@ -18,7 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guard_utils.data.labels import PII_200K
+from guard_utils.data import PII_200K, load
+from guard_utils.profiles import repository
+from tools.corpus import __main__ as frozen
 from tools.corpus import compose as corpus
 from tools.corpus import formats as record_formats
 from tools.corpus import values
@@ -27,8 +29,7 @@ from tools.corpus.values import Piece, Values, luhn_digit
 
 SPLITS = ("train", "validation", "test")
 PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
-PINNED_SHA256 = "2b3c6c8d9205ed58a428b1b70c711bcccccacdeb592fda2b917448c4e6cd81b0"
-CARD = Path(corpus.__file__).parent / "data" / "DATA_CARD.md"
+CARD = repository() / "notebooks" / "data" / "DATA_CARD.md"
 
 few = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 
@@ -60,9 +61,15 @@ def codes_of(row):
 # --- same seed, same bytes --------------------------------------------------
 
 
-def test_the_bytes_are_pinned():
-    found = digest(50)
-    assert found == PINNED_SHA256, "the corpus changed: if on purpose, pin this value and rerun the notebooks"
+@pytest.mark.parametrize("part", frozen.ROWS)
+def test_the_generator_makes_the_frozen_rows_again(part):
+    name = "presidio-templates" if part == "independent" else "corpus"
+    stored = {row["id"]: row for row in load(repository() / "notebooks" / "data" / f"{name}.parquet").to_list()}
+    made = [row for row in frozen.rows_of(part, 120) if row["id"] in stored]
+    assert len(made) >= 110, "only leaks are taken out"
+    assert frozen.sha256(made) == frozen.sha256(stored[row["id"]] for row in made), (
+        "the data is frozen: undo the change"
+    )
 
 
 def test_neither_hash_order_nor_global_random_state_matters():
@@ -71,7 +78,7 @@ def test_neither_hash_order_nor_global_random_state_matters():
         f"print(runpy.run_path({str(Path(__file__))!r})['digest'](50))"
     )
     for hash_seed in ("1", "2"):
-        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(corpus.__file__).parents[1])}
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(repository())}
         command = [sys.executable, "-c", code]
         result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
         assert result.stdout.strip() == digest(50)
@@ -189,11 +196,11 @@ def test_reserved_situations_stay_in_their_split(clauses):
 )
 def test_a_faulty_bank_is_refused_with_file_and_line(monkeypatch, tmp_path, lines, message):
     for language in LANGUAGES:
-        folder = tmp_path / "data" / "clauses" / language
+        folder = tmp_path / "clauses" / language
         folder.mkdir(parents=True)
         (folder / "general.txt").write_text("\n".join(lines if language == "en" else []), encoding="utf-8")
     slot_codes("first_name")  # read before the folder is swapped
-    monkeypatch.setattr(corpus, "files", lambda _: tmp_path)
+    monkeypatch.setattr(corpus, "HERE", tmp_path)
     with pytest.raises(ValueError, match=message):
         load_clauses.__wrapped__()
 

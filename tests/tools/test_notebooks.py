@@ -1,11 +1,10 @@
-"""The notebooks as they are built, as they are committed, and as they run again on laptop."""
+"""The notebooks as they are built, and what is made beside them."""
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
-import tomllib
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,98 +13,56 @@ from typing import Any
 
 import nbformat
 import notebook_lint as lint
+import papermill
 import pytest
-from packaging.requirements import Requirement
 
-from guard_utils.profiles import repository, resolve
-from tools.notebooks import SETUP, _ship, build, execute, sources
+from guard_utils.profiles import repository
+from tools.notebooks import SETUP, _ship, build
 
-SOURCES = sources()
-NAMES = [source.stem for source in SOURCES]
-every_source = pytest.mark.parametrize("source", SOURCES, ids=NAMES)
-# Those that need neither a training nor a model: predictions of our own run come with the repository.
-AGAIN = [source for source in SOURCES if source.stem[:2] in ("02", "04", "05", "06")]
-
+STALE = repository() / "notebooks" / "STALE"
 built = cache(build)
 
 
-@cache
-def committed(source: Path) -> Any:
-    return nbformat.read(repository() / "notebooks" / f"{source.stem}.ipynb", as_version=4)
-
-
 def test_the_series_is_numbered_without_gaps() -> None:
-    assert [name[:2] for name in NAMES] == [f"{number:02}" for number in range(1, len(NAMES) + 1)]
-    assert len(NAMES) >= 5
+    numbers = [source.stem[:2] for source in lint.SOURCES]
+    assert numbers == [f"{number:02}" for number in range(1, len(lint.SOURCES) + 1)] and len(lint.SOURCES) >= 5
 
 
-@every_source
+@pytest.mark.parametrize("source", lint.SOURCES, ids=lambda source: source.stem)
 @pytest.mark.parametrize("rule", lint.STATIC, ids=lambda rule: rule.__name__)
 def test_source_keeps_the_house_rules(source: Path, rule: Callable[[Any], list[str]]) -> None:
     assert rule(built(source, "laptop")) == []
 
 
 def test_no_definition_stands_in_two_notebooks() -> None:
-    assert lint.repeated_definitions([built(source, "laptop") for source in SOURCES]) == []
+    assert lint.repeated_definitions([built(source, "laptop") for source in lint.SOURCES]) == []
 
 
-@every_source
-def test_committed_notebook_is_built_from_its_source(source: Path) -> None:
-    nbformat.validate(committed(source))
-    assert lint.other_source(committed(source), built(source, "laptop")) == []
+def test_whoever_leaves_the_committed_notebooks_behind_says_why() -> None:
+    why = STALE.read_text(encoding="utf-8").splitlines() if STALE.exists() else []
+    assert len(why) == STALE.exists()
+    for line in why:
+        warnings.warn(f"test_committed.py is skipped: {line}", stacklevel=1)
 
 
-@every_source
-@pytest.mark.parametrize("rule", lint.EXECUTED, ids=lambda rule: rule.__name__)
-def test_committed_outputs_keep_the_house_rules(source: Path, rule: Callable[[Any], list[str]]) -> None:
-    assert rule(committed(source)) == []
-
-
-@every_source
-def test_committed_card_is_of_this_code(source: Path, laptop_again: dict[str, Any]) -> None:
-    card, run = lint.card(committed(source)), resolve("laptop")
-    assert (card["profile"], card["seed"]) == ("laptop", "0") and card["model"] in ("none", run.profile.model)
-    assert card["config"] == hashlib.sha256(run.config_path.read_bytes()).hexdigest()[:12]
-    assert card["data"] == lint.card(laptop_again["02_data_preparation"])["data"]
-    used = dict(pair.split() for pair in card["versions"].split(" · "))
-    project = tomllib.loads((repository() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pins = {pin.name: pin.specifier for pin in map(Requirement, project["dependencies"]) if pin.name in used}
-    assert "torch" in pins and all(pin.contains(used[name]) for name, pin in pins.items()), used
-
-
-@pytest.fixture(scope="module")
-def laptop_again(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Notebooks run again on the laptop profile, where a number beyond its tolerance is an error."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUARD_ARTIFACTS", str(tmp_path_factory.mktemp("laptop")))
-        patch.setenv("GUARD_STRICT", "1")
-        notebooks = {source.stem: build(source, "laptop") for source in AGAIN}
-        for notebook in notebooks.values():
-            execute(notebook)
-    return notebooks
-
-
-@pytest.mark.parametrize("source", AGAIN, ids=lambda source: source.stem)
-def test_committed_outputs_are_those_of_another_run(source: Path, laptop_again: dict[str, Any]) -> None:
-    assert lint.stale(committed(source), laptop_again[source.stem]) == []
+def test_papermill_sets_the_profile(tmp_path: Path) -> None:
+    given, made = tmp_path / "given.ipynb", tmp_path / "made.ipynb"
+    given.write_text(nbformat.writes(built(lint.SOURCES[0], "laptop")), encoding="utf-8")
+    papermill.execute_notebook(given, made, parameters={"PROFILE": "smoke"}, prepare_only=True, progress_bar=False)
+    cells = lint.code(nbformat.read(made, as_version=4))
+    place = [cell.source for cell in cells].index('PROFILE = "laptop"')
+    assert cells[place + 1].source.splitlines()[-1] == 'PROFILE = "smoke"'
 
 
 def test_what_readers_begin_with_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "pyproject.toml").touch()
     for folder in ("torchtune_configs", "run/predictions", "run/figures"):
         (tmp_path / folder).mkdir(parents=True)
-    for name in ("predictions/tuned-test.parquet", "figures/04-systems.png", "figures/04-systems.alt.txt"):
-        (tmp_path / "run" / name).write_text(name)
+    for name in ("pyproject.toml", "run/predictions/a.parquet", "run/figures/04-systems.png"):
+        (tmp_path / name).write_text(name)
     monkeypatch.chdir(tmp_path)
     _ship(SimpleNamespace(folder=tmp_path / "run", profile=SimpleNamespace(name="laptop")))  # type: ignore[arg-type]
-    assert {
-        path.relative_to(tmp_path / "notebooks").as_posix(): path.read_text()
-        for path in tmp_path.glob("notebooks/*/**/*.*")
-    } == {
-        "predictions/laptop/tuned-test.parquet": "predictions/tuned-test.parquet",
-        "figures/scores.png": "figures/04-systems.png",
-        "figures/scores.alt.txt": "figures/04-systems.alt.txt",
-    }
+    assert (tmp_path / "notebooks/predictions/laptop/a.parquet").read_text() == "run/predictions/a.parquet"
+    assert (tmp_path / "notebooks/figures/scores.png").read_text() == "run/figures/04-systems.png"
 
 
 def test_setup_does_something_on_colab_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,74 +3,60 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
+from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torchtune.modules import MultiHeadAttention
 from torchtune.modules.attention_utils import _sdpa_or_flex_attention
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
-from guard_utils.data.splits import load_splits
-from guard_utils.profiles import Run, resolve
+from guard_utils.profiles import Run
 from guard_utils.prompt import GuardPrompt
 from guard_utils.scoring.scorer import GuardScorer, load_model
-from guard_utils.training.dataset import write_training_file
-from guard_utils.training.launch import _tidy, resolve_config
+from guard_utils.training.launch import _tidy
 from guard_utils.training.recipe import shared_prefix_recipe
 
 TEXTS = ["Ring Carmen on 020 7946 0018.", "ok", "109.4.61.213 is down, card 4539 1488 0343 6467 was charged"]
 TOKENS = torch.arange(1000, 1040).unsqueeze(0)
-LORA = {
-    "_component_": "torchtune.models.llama3_2.lora_llama3_2",
-    "lora_attn_modules": ["q_proj", "k_proj", "v_proj", "output_proj"],
-    "apply_lora_to_mlp": True,
-    "lora_rank": 4,
-    "lora_alpha": 8,
-}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUARD_ARTIFACTS", str(tmp_path_factory.mktemp("artifacts")))
-        run = resolve("smoke")
-    write_training_file(load_splits(run).train[:32], run.folder / "train.jsonl")
-    return run
-
-
-def train(run: Run, model_dir: Path, folder: Path, **overrides: Any) -> tuple[Any, torch.Tensor, Path]:
+@pytest.fixture
+def train(settings: Callable[..., Any], tmp_path: Path) -> Callable[..., tuple[Any, torch.Tensor, Path]]:
     """Two steps at a high rate; returns the trained model, its logits of `TOKENS` when saved, and its checkpoint."""
-    config = OmegaConf.create(resolve_config(run, run.folder / "train.jsonl"))
-    config.model_dir = config.checkpointer.checkpoint_dir = str(model_dir)
-    config.output_dir = config.checkpointer.output_dir = str(folder)
-    config.metric_logger.log_dir = str(folder / "logs")
-    config.optimizer.lr, config.lr_scheduler.num_warmup_steps = 1e-2, 0
-    recipe = shared_prefix_recipe(config := OmegaConf.merge(config, overrides))
-    recipe.setup(cfg=config)
-    save, logits = recipe.save_checkpoint, torch.empty(0)
 
-    def save_checkpoint(epoch: int) -> None:
-        nonlocal logits
-        # Only now: on a CPU, torchtune merges an adapter into the very weights that it goes on with.
-        for module in recipe._model.modules():
-            if isinstance(module, MultiHeadAttention):
-                module._attention_call = _sdpa_or_flex_attention()  # torchtune's own
-        del recipe._model.forward  # that of its class again
-        with torch.inference_mode():
-            logits = recipe._model(TOKENS)
-        save(epoch)
+    def run_recipe(model_dir: Path, **overrides: Any) -> tuple[Any, torch.Tensor, Path]:
+        config = settings(tmp_path / "run", max_steps_per_epoch=2, **overrides)
+        config.checkpointer.checkpoint_dir = str(model_dir)
+        config.optimizer.lr, config.lr_scheduler.num_warmup_steps = 1e-2, 0
+        recipe = shared_prefix_recipe(config)
+        recipe.setup(cfg=config)
+        save, logits = recipe.save_checkpoint, torch.empty(0)
 
-    recipe.save_checkpoint = save_checkpoint
-    recipe.train()
-    recipe.cleanup()
-    _tidy(folder / "epoch_0", str(model_dir))
-    return recipe._model, logits, folder / "epoch_0"
+        def save_checkpoint(epoch: int) -> None:
+            nonlocal logits
+            # Only now: on a CPU, torchtune merges an adapter into the very weights that it goes on with.
+            for module in recipe._model.modules():
+                if isinstance(module, MultiHeadAttention):
+                    module._attention_call = _sdpa_or_flex_attention()  # torchtune's own
+            del recipe._model.forward  # that of its class again
+            with torch.inference_mode():
+                logits = recipe._model(TOKENS)
+            save(epoch)
+
+        recipe.save_checkpoint = save_checkpoint
+        recipe.train()
+        recipe.cleanup()
+        _tidy(tmp_path / "run" / "epoch_0", str(model_dir))
+        return recipe._model, logits, tmp_path / "run" / "epoch_0"
+
+    return run_recipe
 
 
 def log_probs(run: Run, model: Any) -> np.ndarray:
@@ -78,10 +64,10 @@ def log_probs(run: Run, model: Any) -> np.ndarray:
     return GuardScorer(model.eval(), GuardPrompt(run.policy, tokenizer)).score(TEXTS, progress=False).log_probs
 
 
-def test_adapter_in_peft_and_merged_model_in_transformers_score_alike(run: Run, tmp_path: Path) -> None:
-    from peft import AutoPeftModelForCausalLM, PeftModel
-
-    *_, checkpoint = train(run, run.model_folder(), tmp_path, model=LORA)
+def test_adapter_in_peft_and_merged_model_in_transformers_score_alike(
+    run: Run, lora: dict[str, Any], train: Callable[..., Any]
+) -> None:
+    *_, checkpoint = train(run.model_folder(), model=lora)
     base = AutoModelForCausalLM.from_pretrained(run.model_folder(), dtype=torch.float32)
     before = log_probs(run, base)
     merged = log_probs(run, AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32))
@@ -93,21 +79,17 @@ def test_adapter_in_peft_and_merged_model_in_transformers_score_alike(run: Run, 
     assert np.abs(log_probs(run, alone) - merged).max() < 1e-4
     # Beside the merged weights, transformers would add the adapter a second time.
     assert not list(checkpoint.glob("adapter_*"))
-    assert {path.name for path in (checkpoint / "adapter").iterdir()} == {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    }
+    files = {path.name for path in (checkpoint / "adapter").iterdir()}
+    assert files == {"adapter_config.json", "adapter_model.safetensors"}
 
 
 def base_model(run: Run, folder: Path, *, config_ties: bool, projection: str) -> None:
     """The smoke model with its output projection left out (tied), as a second copy of the embedding, or of its own."""
     model, tokenizer = load_model(run.model_folder(), dtype="fp32")
-    assert isinstance(model, LlamaForCausalLM) and model.config.tie_word_embeddings
     weights = model.state_dict()
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     if projection == "none":
         del weights["lm_head.weight"]
-    else:
-        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     if projection == "own":
         weights["lm_head.weight"] += torch.randn(weights["lm_head.weight"].shape, generator=torch.manual_seed(1))
     folder.mkdir()
@@ -117,22 +99,18 @@ def base_model(run: Run, folder: Path, *, config_ties: bool, projection: str) ->
     tokenizer.save_pretrained(folder)
 
 
-@pytest.mark.parametrize(
-    ("config_ties", "projection", "tied", "model"),
-    [
-        (True, "none", True, {}),
-        (True, "copy", True, {}),
-        (True, "own", False, {}),
-        (False, "own", False, {}),
-        (True, "copy", True, LORA),
-        (False, "own", False, LORA),
-    ],
-)
+# Whether the config ties, the projection's kind, whether the trained model is tied, and whether adapters are trained.
+CASES = [(True, "none", True, False), (True, "copy", True, False), (True, "own", False, False)]
+CASES += [(False, "own", False, False), (True, "copy", True, True), (False, "own", False, True)]
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_tied_and_untied_models_are_trained_and_exported_as_what_they_are(
-    run: Run, tmp_path: Path, config_ties: bool, projection: str, tied: bool, model: dict[str, Any]
+    run: Run, lora: dict[str, Any], train: Callable[..., Any], tmp_path: Path, case: tuple[bool, str, bool, bool]
 ) -> None:
+    config_ties, projection, tied, adapters = case
     base_model(run, tmp_path / "base", config_ties=config_ties, projection=projection)
-    trained, logits, checkpoint = train(run, tmp_path / "base", tmp_path / "run", model=model)
+    trained, logits, checkpoint = train(tmp_path / "base", model=lora if adapters else {})
     assert ("output.weight" in dict(trained.named_parameters())) is not tied
     exported = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     assert (exported.lm_head.weight is exported.model.embed_tokens.weight) is tied

@@ -2,73 +2,52 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from transformers import AutoModelForCausalLM
 
-from guard_utils.data.examples import to_examples
-from guard_utils.data.labels import PII_200K
-from guard_utils.policy import PII
-from guard_utils.profiles import repository
+from guard_utils.data.splits import load_splits
+from guard_utils.policy import PII, Verdict
+from guard_utils.profiles import Run, repository
 from guard_utils.training.launch import read_log
-from guard_utils.training.recipe import initial_adapter, stock_recipe
-from guard_utils.training.recipe_distributed import distributed_recipe
-from guard_utils.training.rows import PolicyExample, policy_augmentations, to_training_row
-from tools.corpus.compose import generate
+from guard_utils.training.recipe import initial_adapter, shared_prefix_recipe, stock_recipe
 
 EPOCHS, STEPS_PER_EPOCH, PER_PROCESS = 2, 2, 3
 TIMEOUT = 300  # seconds; an idle machine needs some fifteen
 # As a reader launches it, by torchtune's command or by torch's. Both find a free port; no name service is needed.
 TWO = ["--nproc_per_node", "2", "--local_addr", "127.0.0.1"]
-TUNE = ["torchtune._cli.tune", "run", *TWO, "guard_utils/training/recipe_distributed.py"]
-TORCHRUN = ["torch.distributed.run", "--standalone", *TWO, "-m", "guard_utils.training.recipe_distributed"]
-LORA = {
-    "_component_": "torchtune.models.llama3_2.lora_llama3_2",
-    "lora_attn_modules": ["q_proj", "k_proj", "v_proj", "output_proj"],
-    "apply_lora_to_mlp": True,
-    "lora_rank": 4,
-    "lora_alpha": 8,
+LAUNCH = {
+    "full": ["torchtune._cli.tune", "run", *TWO, "guard_utils/training/recipe.py"],
+    "lora": ["torch.distributed.run", "--standalone", *TWO, "-m", "guard_utils.training.recipe"],
 }
 
 
 @pytest.fixture(scope="module")
-def train_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rows(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows under two policies. Their answers differ in length, so a mean of the processes' means would be wrong."""
-    rows = generate(2 * PER_PROCESS * STEPS_PER_EPOCH, split="train", seed=0, simple=True)
-    examples = [
-        PolicyExample((("User", example.text),), example.verdict, PII)
-        for example in to_examples(rows, PII_200K, place="corpus")
-    ]
+    lines = []
+    for number, example in enumerate(load_splits(run).train[: 2 * PER_PROCESS * STEPS_PER_EPOCH]):
+        codes = PII.codes if number % 2 else ("S4", "S1")
+        answer = Verdict.of(f"S{codes.index(code) + 1}" for code in example.verdict.codes if code in codes).text
+        lines.append(json.dumps({"policy": codes, "turns": [["User", example.text]], "answer": answer}) + "\n")
     path = tmp_path_factory.mktemp("rows") / "train.jsonl"
-    path.write_text("\n".join(map(to_training_row, policy_augmentations(examples, policies=2, seed=0))) + "\n")
+    path.write_text("".join(lines))
     return path
-
-
-def make_config(folder: Path, train_file: Path, model: Path, *, lora: bool, batch_size: int) -> DictConfig:
-    config = OmegaConf.load(repository() / "torchtune_configs" / "smoke.yaml")
-    config.update(model_dir=str(model), train_file=str(train_file), output_dir=str(folder), batch_size=batch_size)
-    config.update(epochs=EPOCHS, shuffle=True)
-    if lora:
-        config.model.update(LORA)
-        config.optimizer.lr = 1e-2
-    return config
 
 
 def train_in_two_processes(launch: Sequence[str], config: DictConfig, path: Path) -> None:
     OmegaConf.save(config, path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", *launch, "--config", str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=repository(),
-    )
+    command = [sys.executable, "-m", *launch, "--config", str(path)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, cwd=repository())
     try:
         output, _ = process.communicate(timeout=TIMEOUT)
         state = f"ended with status {process.returncode}"
@@ -80,14 +59,13 @@ def train_in_two_processes(launch: Sequence[str], config: DictConfig, path: Path
         pytest.fail(f"{' '.join(launch)} {state}; its last lines:\n{output[-6000:]}", pytrace=False)
 
 
-def train_in_one_process(config: DictConfig, *, lora: bool) -> None:
+def train_in_one_process(config: DictConfig, kind: str) -> None:
     """The stock recipe, its loop and its padded batches; nothing of ours but where LoRA begins."""
     config.collate_fn = "torchtune.data.padded_collate_sft"
-    name = "lora_finetune_single_device" if lora else "full_finetune_single_device"
-    recipe_class = "LoRAFinetuneRecipeSingleDevice" if lora else "FullFinetuneRecipeSingleDevice"
-    recipe = getattr(stock_recipe(name), recipe_class)(cfg=config)
+    recipe_class = {"lora": "LoRAFinetuneRecipeSingleDevice", "full": "FullFinetuneRecipeSingleDevice"}[kind]
+    recipe = getattr(stock_recipe(f"{kind}_finetune_single_device"), recipe_class)(cfg=config)
     recipe.setup(cfg=config)
-    if lora:
+    if kind == "lora":
         recipe._model.load_state_dict(initial_adapter(config.model, config.seed), strict=False)
     # Between epochs, on a CPU, torchtune's LoRA recipe merges the adapter into the very weights that it trains on.
     save = recipe.save_checkpoint
@@ -105,15 +83,16 @@ def weights(folder: Path) -> torch.Tensor:
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
 
-@pytest.mark.parametrize(("lora", "launch"), [(False, TUNE), (True, TORCHRUN)], ids=["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", "lora"])
 def test_two_processes_train_as_one_does(
-    lora: bool, launch: Sequence[str], train_file: Path, smoke_folder: Path, tmp_path: Path
+    kind: str, rows: Path, lora: dict[str, Any], settings: Callable[..., Any], smoke_folder: Path, tmp_path: Path
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    train_in_one_process(make_config(one, train_file, smoke_folder, lora=lora, batch_size=2 * PER_PROCESS), lora=lora)
-    train_in_two_processes(
-        launch, make_config(two, train_file, smoke_folder, lora=lora, batch_size=PER_PROCESS), tmp_path / "two.yaml"
-    )
+    options: dict[str, Any] = {"dataset": {"source": str(rows)}, "epochs": EPOCHS, "shuffle": True}
+    if kind == "lora":
+        options |= {"model": lora, "optimizer": {"lr": 1e-2}}
+    train_in_one_process(settings(one, batch_size=2 * PER_PROCESS, **options), kind)
+    train_in_two_processes(LAUNCH[kind], settings(two, batch_size=PER_PROCESS, **options), tmp_path / "two.yaml")
     expected, found = (read_log(folder, batch_size=2 * PER_PROCESS) for folder in (one, two))
     assert found["step"].tolist() == expected["step"].tolist() == list(range(1, EPOCHS * STEPS_PER_EPOCH + 1))
     assert found["loss"].tolist() == pytest.approx(expected["loss"].tolist(), rel=1e-5)
@@ -126,10 +105,6 @@ def test_two_processes_train_as_one_does(
     assert (learned - as_one).norm() < 1e-2 * as_one.norm()
 
 
-def test_what_it_cannot_do_is_said_before_any_work(train_file: Path, smoke_folder: Path, tmp_path: Path) -> None:
-    config = make_config(tmp_path, train_file, smoke_folder, lora=False, batch_size=1)
-    with pytest.raises(RuntimeError, match="--nproc_per_node 2"):
-        distributed_recipe(config)
-    config.tensor_parallel_dim = 2
+def test_tensor_parallelism_is_refused(settings: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tensor_parallel_dim=2"):
-        distributed_recipe(config)
+        shared_prefix_recipe(settings(tmp_path, tensor_parallel_dim=2))

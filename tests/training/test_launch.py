@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from guard_utils.data.splits import load_splits
-from guard_utils.profiles import Run, repository, resolve
+from guard_utils.profiles import Run
 from guard_utils.prompt import GuardPrompt
 from guard_utils.scoring.scorer import GuardScorer, load_model
-from guard_utils.training import launch as room
-from guard_utils.training.dataset import GuardDataset, RecipeTokenizer, write_training_file
-from guard_utils.training.launch import TrainingError, checkpoint, finetune, fingerprint, resolve_config
-from guard_utils.training.preflight import ConfigFaults
+from guard_utils.training.config import ConfigFaults, fingerprint, resolve_config
+from guard_utils.training.dataset import GuardDataset, RecipeTokenizer
+from guard_utils.training.launch import DONE, Training, TrainingError, checkpoint, finetune, read_log
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUARD_ARTIFACTS", str(tmp_path_factory.mktemp("artifacts")))
-        run = resolve("smoke")
-    file = run.folder / "train.jsonl"
-    write_training_file(load_splits(run).train, file)
-    finetune(run, file, progress=False)
-    return run, file
+def training(run: Run, train_file: Path) -> Training:
+    return finetune(run, train_file, progress=False)
 
 
-def test_checkpoint_loads_in_plain_transformers_and_differs_from_the_base(trained: tuple[Run, Path]) -> None:
-    run, _ = trained
-    tuned, tokenizer = load_model(checkpoint(run), dtype="fp32")
+def test_checkpoint_loads_in_plain_transformers_and_differs_from_the_base(run: Run, training: Training) -> None:
+    assert checkpoint(run) == training.checkpoint
+    tuned, tokenizer = load_model(training.checkpoint, dtype="fp32")
     base, _ = load_model(run.model_folder(), dtype="fp32")
     moved = (tuned.model.layers[0].mlp.up_proj.weight - base.model.layers[0].mlp.up_proj.weight).abs().max()
     assert moved > 0
@@ -39,85 +33,79 @@ def test_checkpoint_loads_in_plain_transformers_and_differs_from_the_base(traine
     assert scores.log_probs.shape == (2, 32)
 
 
-def test_log_is_a_table_and_the_loss_falls(trained: tuple[Run, Path]) -> None:
-    training = finetune(*trained, progress=False)
+def test_log_is_a_table_and_the_loss_falls(training: Training) -> None:
     assert list(training.log["step"]) == list(range(1, 7))
     assert list(training.log["examples"])[-1] == training.examples == 96
     assert training.log["loss"].iloc[-1] < training.log["loss"].iloc[0]
 
 
-def test_an_identical_run_is_reused_and_a_changed_one_is_not(trained: tuple[Run, Path]) -> None:
-    run, file = trained
-    assert finetune(run, file, progress=False).reused
-    config = resolve_config(run, file)
+def test_a_step_that_two_launches_logged_stands_once(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    first = "Step 1 | loss:3.0 \nStep 2 | loss:2.5 \nStep 3 | loss:9.0 \n"
+    (tmp_path / "logs" / "log_1000000001.txt").write_text(first)
+    (tmp_path / "logs" / "log_1000000002.txt").write_text("Step 3 | loss:2.0 \nStep 4 | loss:1.5 \n")
+    log = read_log(tmp_path, batch_size=8)
+    assert list(log["step"]) == [1, 2, 3, 4] and list(log["loss"]) == [3.0, 2.5, 2.0, 1.5]
+    assert list(log["examples"]) == [8, 16, 24, 32]
+
+
+def test_an_identical_run_is_reused_and_a_changed_one_is_not(run: Run, train_file: Path, training: Training) -> None:
+    finished = (run.folder / "training" / DONE).stat().st_mtime_ns
+    assert finetune(run, train_file, progress=False).seconds == training.seconds
+    assert (run.folder / "training" / DONE).stat().st_mtime_ns == finished
+    config = resolve_config(run, train_file)
     same = fingerprint(config)
     assert fingerprint(config | {"batch_size": 8}) != same
-    text = file.read_text()
+    assert fingerprint(config | {"save_every_n_steps": 1}) == same
+    text = train_file.read_text()
     try:
-        file.write_text(text.replace("safe", "unsafe\\nS1", 1))
+        train_file.write_text(text.replace("safe", "unsafe\\nS1", 1))
         assert fingerprint(config) != same
     finally:
-        file.write_text(text)
+        train_file.write_text(text)
 
 
-def changed(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: object) -> Run:
-    """The run in another folder, with one key of its config changed."""
-    config = OmegaConf.load(run.config_path)
-    OmegaConf.update(config, key, value)
-    path = folder / "config.yaml"
-    OmegaConf.save(config, path)
-    monkeypatch.setattr(Run, "config_path", property(lambda self: path))
-    return Run(run.profile, run.policy, run.device, run.dtype, run.seed, folder / "run", run.origins)
-
-
-def test_a_faulty_config_is_refused_before_any_work(trained: tuple[Run, Path], tmp_path: Path, monkeypatch) -> None:
-    run, file = trained
-    other = changed(run, tmp_path, monkeypatch, "optimizer._component_", "torch.optim.AdamWW")
+def test_a_faulty_config_is_refused_before_any_work(
+    train_file: Path, elsewhere: Callable[..., Run], tmp_path: Path
+) -> None:
+    other = elsewhere({"optimizer": {"_component_": "torch.optim.AdamWW"}})
     kept = other.folder / "training" / "epoch_0" / "kept"
     kept.mkdir(parents=True)
     with pytest.raises(ConfigFaults, match="AdamWW"):
-        finetune(other, file, progress=False)
+        finetune(other, train_file, progress=False)
     assert kept.exists()
+    with pytest.raises(ConfigFaults, match="train_file = .*run the notebook that makes it"):
+        finetune(other, tmp_path / "none.jsonl")
 
 
-def test_a_crash_shows_torchtunes_last_lines_and_a_hint(trained: tuple[Run, Path], tmp_path: Path, monkeypatch) -> None:
-    run, file = trained
-    other = changed(run, tmp_path, monkeypatch, "model.num_layers", 3)
+def test_a_crash_shows_torchtunes_last_lines_and_a_hint(train_file: Path, elsewhere: Callable[..., Run]) -> None:
+    other = elsewhere({"model": {"num_layers": 3}})
     with pytest.raises(TrainingError, match=r"(?s)layers\.2.*Hint: the config's model has another shape"):
-        finetune(other, file, progress=False)
-    assert not (other.folder / "training" / room.DONE).exists()
+        finetune(other, train_file, progress=False)
+    assert not (other.folder / "training" / DONE).exists()
     with pytest.raises(FileNotFoundError, match="notebook 03"):
         checkpoint(other)
 
 
-def test_missing_and_broken_training_files_are_named(trained: tuple[Run, Path], tmp_path: Path) -> None:
-    run, file = trained
-    tokenizer = RecipeTokenizer(str(run.model_folder()))
-    with pytest.raises(FileNotFoundError, match="notebook 02"):
-        finetune(run, tmp_path / "none.jsonl")
-    with pytest.raises(FileNotFoundError, match="notebook 02"):
-        GuardDataset(tokenizer, source=str(tmp_path / "none.jsonl"))
-    broken = tmp_path / "broken.jsonl"
-    lines = file.read_text().splitlines()[:20]
-    lines[16] = json.dumps({"text": "?"})
-    broken.write_text("\n".join(lines))
-    with pytest.raises(ValueError, match=r"broken\.jsonl:17"):
-        GuardDataset(tokenizer, source=str(broken))
-    (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(ValueError, match="empty"):
-        GuardDataset(tokenizer, source=str(tmp_path / "empty.jsonl"))
-
-
-def test_dataset_puts_the_loss_on_the_answer_only(trained: tuple[Run, Path]) -> None:
-    run, file = trained
-    tokenizer = RecipeTokenizer(str(run.model_folder()))
-    dataset = GuardDataset(tokenizer, source=str(file))
+def test_dataset_puts_the_loss_on_the_answer_only_and_names_broken_lines(
+    smoke_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    tokenizer = RecipeTokenizer(str(smoke_folder))
+    dataset, lines = GuardDataset(tokenizer, source=str(train_file)), train_file.read_text().splitlines()
     for i in range(20):
         row = dataset[i]
         labels = [label for label in row["labels"] if label != -100]
         assert row["labels"][-len(labels) :] == labels == row["tokens"][-len(labels) :]
-        assert tokenizer.tokenizer.decode(labels[:-1]) == json.loads(file.read_text().splitlines()[i])["answer"]
+        assert tokenizer.tokenizer.decode(labels[:-1]) == json.loads(lines[i])["answer"]
+    broken = tmp_path / "broken.jsonl"
+    with pytest.raises(FileNotFoundError, match="notebook 02"):
+        GuardDataset(tokenizer, source=str(broken))
+    for text, says in (("", "empty"), ("\n".join([*lines[:16], '{"text": "?"}']), r"broken\.jsonl:17")):
+        broken.write_text(text)
+        with pytest.raises(ValueError, match=says):
+            GuardDataset(tokenizer, source=str(broken))
 
 
-def test_recipe_path_is_in_the_repository() -> None:
-    assert (repository() / "guard_utils" / "training" / "recipe.py").exists()
+def test_the_room_imports_no_torch_until_a_name_is_asked_for() -> None:
+    code = "import guard_utils.training, guard_utils.training.launch, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,6 @@
 """Loss and gradients of shared-prefix batches against torchtune's padded ones, on a profile's own model and weights.
 
-    python benchmarks/exactness.py --profile laptop --examples 6
+    python -m tools.benchmarks.exactness --profile laptop --examples 6
 
 Examples of mixed length under two policies, fp32, once with all weights and once with LoRA. Differences are relative:
 of gradients, the norm of the difference by the norm; of all weights together, and of the worst one.
@@ -22,35 +22,36 @@ from torchtune.data import padded_collate_sft
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
 from transformers import AutoTokenizer
 
-from guard_utils.data.examples import to_examples
-from guard_utils.data.labels import PII_200K
+from guard_utils.data import load_splits
+from guard_utils.policy import Taxonomy, Verdict
 from guard_utils.profiles import Run, resolve
 from guard_utils.prompt import GuardPrompt
-from guard_utils.training.rows import PolicyExample, policy_augmentations
-from guard_utils.training.shared_prefix import collate_shared_prefix, shared_prefix_loss, use_shared_prefix
-from tools.corpus.compose import generate
+from guard_utils.training import collate_shared_prefix, shared_prefix_loss, use_shared_prefix
 
-ADAPTERS = {"lora_attn_modules": ["q_proj", "k_proj", "v_proj", "output_proj"], "apply_lora_to_mlp": True}
+ADAPTERS: dict[str, Any] = {
+    "lora_attn_modules": ["q_proj", "k_proj", "v_proj", "output_proj"],
+    "apply_lora_to_mlp": True,
+}
 ADAPTERS |= {"lora_rank": 16, "lora_alpha": 32}
 
 
 def make_rows(run: Run, count: int) -> list[dict[str, Any]]:
-    """Token ids and labels of examples under the run's policy and one drawn from it."""
-    texts = to_examples(generate(count, split="train", seed=run.seed), PII_200K, place="corpus")
-    examples = [PolicyExample((("User", text.text),), text.verdict, run.policy) for text in texts]
+    """Token ids and labels of examples, each under the run's policy and under its first three categories."""
     tokenizer, rows = AutoTokenizer.from_pretrained(run.model_folder()), []
-    for example in policy_augmentations(examples, policies=2, seed=run.seed):
-        prompt = GuardPrompt(example.policy, tokenizer)
-        ids, answer = prompt.training_ids(example.conversation, example.verdict)
-        labels = [-100] * (len(ids) - answer) + list(ids[-answer:])
-        rows.append({"tokens": list(ids), "labels": labels, "prefix_length": len(prompt.prefix_ids)})
+    for example in load_splits(run).train[:count]:
+        for policy in (run.policy, Taxonomy("part", run.policy.categories[:3])):
+            prompt = GuardPrompt(policy, tokenizer)
+            verdict = Verdict(tuple(code for code in example.codes if code in policy.codes))
+            ids, answer = prompt.training_ids(example.text, verdict)
+            labels = [-100] * (len(ids) - answer) + list(ids[-answer:])
+            rows.append({"tokens": list(ids), "labels": labels, "prefix_length": len(prompt.prefix_ids)})
     return rows
 
 
 def make_model(cfg_model: DictConfig, weights: dict[str, Tensor], *, lora: bool) -> nn.Module:
     """The config's model with a checkpoint's weights; LoRA's are drawn, as a zero in B would hide A's gradient."""
     package, name = cfg_model["_component_"].rsplit(".", 1)
-    settings = {key: value for key, value in cfg_model.items() if "lora" not in key}
+    settings = {key: value for key, value in cfg_model.items() if "lora" not in str(key)}
     settings["_component_"] = f"{package}.{'lora_' if lora else ''}{re.sub('^q?lora_', '', name)}"
     model = config.instantiate(OmegaConf.create(settings | (ADAPTERS if lora else {})))
     model.load_state_dict(weights, strict=not lora)

@@ -1,6 +1,6 @@
 """Prompts a second: the reference's loop (one prompt, greedy `generate`) against exact scoring of every verdict.
 
-    python benchmarks/scoring.py --profile laptop --part independent
+    python -m tools.benchmarks.scoring --profile laptop --part independent
 
 Same model, same prompts, same machine, one run; the answers are compared. Run notebook 03 first. The ratio depends on
 the length of the texts: `--part test` takes the longer ones of the embedded corpus.
@@ -11,20 +11,21 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from guard_utils.data.splits import load_splits
-from guard_utils.policy import Verdict, parse
+from guard_utils.data import load_splits
+from guard_utils.policy import ParseFailure, Verdict, parse
 from guard_utils.profiles import resolve
 from guard_utils.prompt import GuardPrompt
-from guard_utils.records import write_benchmark
-from guard_utils.scoring.scorer import GuardScorer, load_model
-from guard_utils.training.launch import checkpoint
+from guard_utils.scoring import GuardScorer, load_model
+from guard_utils.training import checkpoint
+from tools.benchmarks.figures import write_benchmark
 
 
-def reference_loop(model, tokenizer, prompt: GuardPrompt, texts: list[str]) -> list[object]:
+def reference_loop(model: Any, tokenizer: Any, prompt: GuardPrompt, texts: list[str]) -> list[Verdict | ParseFailure]:
     """Answers one prompt after another with greedy decoding, as the reference tutorial does."""
     answers = []
     for text in tqdm(texts, desc="reference loop"):

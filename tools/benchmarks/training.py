@@ -1,6 +1,6 @@
 """Examples a second: torchtune's stock batches against a shared prefix, at equal loss.
 
-    python benchmarks/training.py --profile laptop --examples 32
+    python -m tools.benchmarks.training --profile laptop --examples 32
 
 Same LoRA model, same examples, same update rule, same dtype, same machine, one run. Run notebook 02 first.
 """
@@ -26,10 +26,15 @@ from torchtune.models.llama3_2 import lora_llama3_2
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
 
 from guard_utils.profiles import resolve
-from guard_utils.records import write_benchmark
-from guard_utils.training.dataset import GuardDataset, RecipeTokenizer
-from guard_utils.training.launch import resolve_config
-from guard_utils.training.shared_prefix import collate_shared_prefix, shared_prefix_loss, use_shared_prefix
+from guard_utils.training import (
+    GuardDataset,
+    RecipeTokenizer,
+    collate_shared_prefix,
+    resolve_config,
+    shared_prefix_loss,
+    use_shared_prefix,
+)
+from tools.benchmarks.figures import write_benchmark
 
 WARM_UP = 2  # steps whose time does not count: memory is asked for the first time, kernels are prepared
 LORA = {"lora_attn_modules": ["q_proj", "k_proj", "v_proj", "output_proj"], "apply_lora_to_mlp": True}
@@ -107,7 +112,7 @@ def main() -> None:
         return
     sides = {}
     for side in ("shared", "stock"):
-        command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
+        command = [sys.executable, "-m", "tools.benchmarks.training", *sys.argv[1:], "--side", side]
         sides[side] = json.loads(
             subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
         )

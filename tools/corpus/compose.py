@@ -22,7 +22,7 @@ from typing import Any
 from guard_utils.data.labels import PII_200K
 from guard_utils.policy import PII
 from tools.corpus.formats import FORMATS
-from tools.corpus.values import Piece, Split, Values
+from tools.corpus.values import Piece, Split, Values, config
 
 HERE = Path(__file__).parent
 LANGUAGES = ("en", "de", "fr", "it")
@@ -66,13 +66,12 @@ def _fields() -> dict[str, Any]:
 @cache
 def slot_codes(slot: str) -> frozenset[str]:
     """Privacy categories that a value of a slot always or sometimes belongs to."""
-    config = tomllib.loads((HERE / "values.toml").read_text(encoding="utf-8"))
-    label = config["labels"].get(slot)
+    label = config()["labels"].get(slot)
     if label is not None:
         return frozenset(PII_200K.codes([label]))
     if slot.startswith("street"):
         return frozenset({"S4"})
-    inner = {name for pattern in config["patterns"].get(slot, []) for name in _SLOT.findall(pattern)}
+    inner = {name for pattern in config()["patterns"].get(slot, []) for name in _SLOT.findall(pattern)}
     return frozenset().union(*(slot_codes(name) for name in inner))
 
 
@@ -102,30 +101,38 @@ def clause_split(text: str, situation: str) -> Split:
 
 @cache
 def load_clauses() -> tuple[Clause, ...]:
-    """Reads the clause bank, in file and line order.
+    """Reads the clause bank, in file and line order; see `read_bank` for errors."""
+    return read_bank(HERE / "clauses", split_of=clause_split)
+
+
+def read_bank(folder: Path, *, split_of: Callable[[str, str], Split]) -> tuple[Clause, ...]:
+    """Reads the clauses of a folder with a folder for each language, in file and line order.
+
+    Args:
+        folder: Holds `<language>/*.txt`: lines `[situation]`, each followed by its clauses.
+        split_of: Text and situation of a clause to its split.
 
     Raises:
         ValueError: A line outside a situation or a clause that stands twice, with file and line.
     """
     clauses: dict[tuple[str, str], Clause] = {}
     for language in LANGUAGES:
-        folder = HERE / "clauses" / language
-        for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        for file in sorted((folder / language).glob("*.txt")):
             situation = ""
             for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-                if line.startswith("[") and line.endswith("]"):
-                    situation = line[1:-1]
-                elif line.strip():
-                    clause = _clause(line.strip(), language, situation)
-                    if not situation or (language, line.strip()) in clauses:
+                text = line.strip()
+                if text.startswith("[") and text.endswith("]"):
+                    situation = text[1:-1]
+                elif text:
+                    if not situation or (language, text) in clauses:
                         raise ValueError(
                             f"{file.name}:{number}: clause stands twice or outside a [situation]: {line!r}"
                         )
-                    clauses[language, line.strip()] = clause
+                    clauses[language, text] = _clause(text, language, situation, split_of(text, situation))
     return tuple(clauses.values())
 
 
-def _clause(text: str, language: str, situation: str) -> Clause:
+def _clause(text: str, language: str, situation: str, split: Split) -> Clause:
     parts = tuple(_SLOT.split(text))
     return Clause(
         id=f"{language}-{situation}-{zlib.crc32(text.encode()):08x}",
@@ -133,7 +140,7 @@ def _clause(text: str, language: str, situation: str) -> Clause:
         situation=situation,
         parts=parts,
         codes=frozenset().union(*(slot_codes(slot) for slot in parts[1::2])),
-        split=clause_split(text, situation),
+        split=split,
     )
 
 
@@ -167,26 +174,13 @@ class _Composer:
         (language,) = rng.choices(*self.languages)
         (count,) = rng.choices(list(CATEGORY_COUNTS), list(CATEGORY_COUNTS.values()))
         codes = self._codes(min(count, 1) if simple else count)
-        clause_ids: list[str] = []
+        clauses: list[Clause] = []
         if rng.random() < RECORD_SHARE:
-            situation, pieces = "record", self._record(language, codes, others=1 if simple else 5)
+            pieces = self._record(language, codes, others=1 if simple else 5)
         else:
             clauses = self._clauses(language, codes, simple=simple)
-            situation, clause_ids = clauses[0].situation, [clause.id for clause in clauses]
             pieces = self._prose(language, clauses, framed=not simple)
-        text, spans = _render(pieces)
-        return {
-            "id": row_id,
-            "source_text": text,
-            "target_text": _masked(text, spans),
-            "privacy_mask": spans,
-            "language": language,
-            # Texts that share their first clause may share errors: the unit that intervals resample.
-            "template_id": clause_ids[0] if clause_ids else f"{language}-record-{row_id}",
-            "situation": situation,
-            "clause_ids": clause_ids,
-            "split": self.split,
-        }
+        return render_row(row_id, pieces, clauses, language=language, split=self.split)
 
     def _codes(self, count: int) -> list[str]:
         """Different categories, drawn one by one by weight."""
@@ -274,6 +268,26 @@ def _joint(before: Piece, separator: str) -> str:
     """The separator, with a full stop where two sentences would run into one."""
     ended = before.text.endswith((".", "!", "?", ":", ","))
     return separator.lstrip(",;") if ended else separator if separator.strip() or "\n" in separator else "." + separator
+
+
+def render_row(
+    row_id: str, pieces: Sequence[Piece], clauses: Sequence[Clause], *, language: str, split: Split
+) -> dict[str, Any]:
+    """Makes a row of the 200k schema of pieces; without clauses it is a record."""
+    text, spans = _render(pieces)
+    ids = [clause.id for clause in clauses]
+    return {
+        "id": row_id,
+        "source_text": text,
+        "target_text": _masked(text, spans),
+        "privacy_mask": spans,
+        "language": language,
+        # Texts that share their first clause may share errors: the unit that intervals resample.
+        "template_id": ids[0] if ids else f"{language}-record-{row_id}",
+        "situation": clauses[0].situation if clauses else "record",
+        "clause_ids": ids,
+        "split": split,
+    }
 
 
 def _render(pieces: Sequence[Piece]) -> tuple[str, list[dict[str, Any]]]:

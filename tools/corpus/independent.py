@@ -1,6 +1,6 @@
 """The independent benchmark: sentence templates that nobody here wrote, filled with values of our choosing.
 
-Templates, names, addresses and companies come of the wheel `presidio-evaluator` (MIT), which `guard_utils.assets`
+Templates, names, addresses and companies come of the wheel `presidio-evaluator` (MIT), which `guard_utils.files`
 downloads as `presidio-templates`; none of its text stands in this repository. Rows have the 200k schema with exact
 offsets. Nothing is trained or tuned on them.
 
@@ -60,7 +60,7 @@ def presidio_templates(asset_dir: Path) -> list[str]:
 def _asset(asset_dir: Path, name: str) -> Path:
     path = Path(asset_dir) / name
     if not path.is_file():
-        raise ValueError(f"{path} is missing; fetch the asset 'presidio-templates' with guard_utils.assets")
+        raise ValueError(f"{path} is missing; run python -m guard_utils fetch presidio-templates")
     return path
 
 

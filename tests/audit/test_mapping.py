@@ -1,0 +1,86 @@
+"""Mapping errors: what is certain, which rows it concerns, and who can't witness it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from guard_utils.audit.mapping import find_mapping_errors, label_codes, mapping_corrections, mapping_error_rows
+from guard_utils.audit.noise import LabelNoise, correction_precision, wrong_pairs
+from guard_utils.data.examples import Example, Span
+from guard_utils.data.labels import reference_codes_evaluation
+from guard_utils.data.predictions import predictions_table
+from guard_utils.policy import PII
+from guard_utils.scoring.baselines import regular_expressions
+
+
+def table(*rows: tuple[Sequence[str], Sequence[str]]) -> pd.DataFrame:
+    """Predictions table that reports nothing, of rows given as codes and source labels."""
+    examples = [
+        Example(f"r{i}", "text", tuple(codes), "en", f"t{i}", "", tuple(Span(0, 4, label, None) for label in labels))
+        for i, (codes, labels) in enumerate(rows)
+    ]
+    return predictions_table(examples, PII, np.zeros((len(rows), len(PII))), [()] * len(rows), 0.0)
+
+
+def test_both_planted_errors_are_certain_and_first(
+    noisy: LabelNoise, witness: pd.DataFrame, clean: list[Example]
+) -> None:
+    found = find_mapping_errors({"regex": witness}, PII)
+    certain = found[found["certain"]]
+    named = set(zip(certain["label"], certain["code"], certain["kind"], strict=True))
+    assert named == {("PHONENUMBER", "S3", "never mapped"), ("ZIPCODE", "S2", "mapped by mistake")}
+    assert found["certain"].is_monotonic_decreasing
+    codes = dict(zip(certain["label"], certain["label_codes"], strict=True))
+    assert codes == {"PHONENUMBER": "none", "ZIPCODE": "S2, S4"}
+    corrections = mapping_corrections(witness, PII, certain, reviewer="test")
+    assert len(corrections) == certain["rows"].sum()
+    assert correction_precision(corrections, wrong_pairs(noisy.examples, clean)) >= 0.9
+
+
+def test_nothing_is_certain_on_clean_labels(clean: list[Example]) -> None:
+    assert not find_mapping_errors({"regex": regular_expressions(clean, PII)}, PII)["certain"].any()
+
+
+def test_a_witness_taught_by_the_error_finds_nothing(witness: pd.DataFrame) -> None:
+    taught = witness.assign(predicted=witness["gold"])
+    none = find_mapping_errors({"taught": taught}, PII)
+    assert none.empty and none[none["certain"]].empty
+    both = find_mapping_errors({"taught": taught, "regex": witness}, PII)
+    assert both.loc[both["label"] == "ZIPCODE", "taught: objects"].max() == 0 and both["certain"].any()
+    with pytest.raises(ValueError, match="no witness"):
+        find_mapping_errors({}, PII)
+
+
+def test_labels_have_the_codes_that_the_rules_gave_them(witness: pd.DataFrame) -> None:
+    found = label_codes(witness, PII)
+    assert list(found) == sorted(found)
+    frequent = [name for name in found if sum(name in labels for labels in witness["labels"]) >= 20]
+    assert len(frequent) > 20
+    assert {name: found[name] for name in frequent} == {name: reference_codes_evaluation([name]) for name in frequent}
+
+
+def test_rows_of_a_finding_by_hand() -> None:
+    df = table(
+        (["S2", "S4"], ["ZIPCODE"]),
+        (["S2", "S4"], ["ZIPCODE", "IPV4"]),
+        (["S2"], ["IPV4"]),
+        ([], ["PHONENUMBER"]),
+        (["S3"], ["PHONENUMBER"]),
+    )
+    meaning = {"ZIPCODE": ("S2", "S4"), "IPV4": ("S2",), "PHONENUMBER": ()}
+    mistake = {"label": "ZIPCODE", "code": "S2", "kind": "mapped by mistake"}
+    never = {"label": "PHONENUMBER", "code": "S3", "kind": "never mapped"}
+    assert mapping_error_rows(df, PII, mistake, meaning).tolist() == [True, False, False, False, False]
+    assert mapping_error_rows(df, PII, never, meaning).tolist() == [False, False, False, True, False]
+
+
+def test_two_labels_accused_of_one_code_do_not_excuse_each_other() -> None:
+    kinds = [(["S1"], ["COMPANYNAME", "USERNAME"]), (["S1"], ["COMPANYNAME"]), (["S1"], ["USERNAME"]), ([], [])]
+    df = table(*(row for row in kinds for _ in range(8)))
+    accused = pd.DataFrame({"label": ["COMPANYNAME", "USERNAME"], "code": "S1", "kind": "mapped by mistake"})
+    found = mapping_corrections(df, PII, accused, reviewer="x")
+    assert len(found) == 24 and {item.action for item in found} == {"remove"}

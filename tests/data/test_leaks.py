@@ -1,0 +1,77 @@
+"""Leakage: shared templates, shared clauses and near-duplicates are found, whatever the values in a text."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from guard_utils.data.examples import Example, Span
+from guard_utils.data.leaks import drop_leaks, leakage
+
+LONG = "the lift in the north wing was stuck again this morning and the caretaker has been told twice already"
+
+
+def example(number: int, text: str, template: str = "", clauses: tuple[str, ...] = ()) -> Example:
+    return Example(str(number), text, (), "en", template, "", (), clauses)
+
+
+def test_templates_clauses_and_near_duplicates_are_found_and_dropped() -> None:
+    train = [
+        example(1, "one two three four", template="shared"),
+        example(2, "five six seven eight", template="a", clauses=("c1", "c2")),
+        example(3, LONG, template="b"),
+        example(4, "nothing in common with any of them at all", template="c", clauses=("c9",)),
+    ]
+    test = [
+        example(11, "nine ten eleven twelve", template="shared"),
+        example(12, "red green blue yellow", template="d", clauses=("c2", "c3")),
+        example(13, LONG.replace("already", "now").title(), template="e"),
+        example(14, "a text of its own kind", template="f", clauses=("c8",)),
+    ]
+    report = leakage(train, test)
+    assert report.template_ids == ("shared",)
+    assert report.clause_ids == ("c2",)
+    assert report.near_duplicates == ((("3",), ("13",), 16 / 18),)
+    assert (report.train_ids, report.test_ids) == ({"1", "2", "3"}, {"11", "12", "13"})
+    assert list(report.table()["count"]) == [1, 1, 1, 3, 3]
+    assert [e.id for e in drop_leaks(train, report)] == ["4"]
+    clean = leakage(drop_leaks(train, report), test)
+    assert not clean.train_ids
+    assert not clean.test_ids
+    assert not leakage(train, test, threshold=0.9).near_duplicates
+    for wrong in (0, 1.1):
+        with pytest.raises(ValueError, match="above 0 and at most 1"):
+            leakage(train, test, threshold=wrong)
+
+
+def test_values_and_empty_texts_do_not_matter() -> None:
+    def made(name: str, number: int) -> Example:
+        spans = (Span(0, len(name), "FIRSTNAME", "S1"), Span(-1, -1, "CITY", "S4"))
+        text = f"{name} moved house after the school year ended"
+        return Example(str(number), text, ("S1", "S4"), "en", f"t{number}", "", spans)
+
+    report = leakage([made("Ada", 1), made("Kim", 2)], [made("Maximilian", 3)])
+    assert report.near_duplicates == ((("1", "2"), ("3",), 1.0),)
+    for one, other in (("abc", "xyz"), ("", ""), ("...", "abc")):
+        assert not leakage([example(1, one)], [example(2, other)]).train_ids
+    assert not leakage([], [example(2, "abc")]).test_ids
+
+
+def test_the_pairs_are_those_of_comparing_every_text_with_every_other() -> None:
+    rng = random.Random(3)
+    train = [[f"w{rng.randrange(3_000)}" for _ in range(42)] for _ in range(300)]
+    test = [[*words[: rng.randrange(30, 42)], *"uvwxyz"] for words in train]
+
+    def triples(words: list[str]) -> set[tuple[str, ...]]:
+        return set(zip(words, words[1:], words[2:], strict=False))
+
+    expected = set()
+    for i, one in enumerate(map(triples, train)):
+        for j, other in enumerate(map(triples, test)):
+            if len(one & other) / len(one | other) >= 0.8:
+                expected.add(((str(i),), (str(j),), len(one & other) / len(one | other)))
+    sides = [[example(n, " ".join(words)) for n, words in enumerate(texts)] for texts in (train, test)]
+    found = leakage(*sides).near_duplicates
+    assert set(found) == expected
+    assert 50 < len(found) < 250

@@ -1,0 +1,83 @@
+"""What this package computed from the committed predictions at dfea01a, it computes still, to the last digit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from guard_utils.data import load_splits, reference_codes_evaluation
+from guard_utils.metrics import (
+    bootstrap,
+    compare_systems,
+    confusion_2x2,
+    ladder,
+    multilabel_confusion,
+    per_category,
+    rescore,
+    summary,
+    tune,
+)
+from guard_utils.policy import PII
+from guard_utils.profiles import resolve
+from guard_utils.scoring import read_predictions
+
+GOLDEN = json.loads(Path(__file__).with_name("dfea01a.json").read_text())
+SYSTEMS = ("majority", "regex", "tfidf", "tuned")
+# Means of fractions: BLAS adds them up in an order of its own on each processor, so the last digit may differ.
+MEANS = ("samples_f1", "jaccard", "hamming", "outside")
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GUARD_ARTIFACTS", str(tmp_path_factory.mktemp("artifacts")))
+        run = resolve("laptop")
+        parts = load_splits(run).held_out
+        return {f"{s}-{part}": read_predictions(run, s, part, rows) for part, rows in parts.items() for s in SYSTEMS}
+
+
+def plain(value: Any) -> Any:
+    """As JSON holds it: a table by column, NaN as None."""
+    if isinstance(value, pd.DataFrame):
+        value = {column: value[column].tolist() for column in value}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name.startswith(SYSTEMS)])
+def test_scores_and_intervals(tables: dict[str, pd.DataFrame], name: str) -> None:
+    df, golden = tables[name], GOLDEN[name]
+    assert plain(summary(df, PII)) == golden["summary"]
+    assert plain(per_category(df, PII).drop(columns="note")) == golden["per_category"]
+    assert confusion_2x2(df, PII).to_numpy().tolist() == golden["confusion_2x2"]
+    assert multilabel_confusion(df, PII).to_numpy().tolist() == golden["confusion"]
+    assert rescore(df).weighted_f1 == golden["reference"]
+    found = {metric: plain(row) for metric, *row in bootstrap(df, PII, resamples=200).itertuples(index=False)}
+    for metric in MEANS:
+        assert found.pop(metric) == pytest.approx(golden["bootstrap"].pop(metric), rel=1e-12)
+    assert found == golden["bootstrap"]
+
+
+@pytest.mark.parametrize("part", ["test", "independent"])
+def test_comparison(tables: dict[str, pd.DataFrame], part: str) -> None:
+    others = {name: tables[f"{name}-{part}"] for name in SYSTEMS[:3]}
+    assert plain(compare_systems(tables[f"tuned-{part}"], others, PII, resamples=200)) == GOLDEN[f"against-{part}"]
+
+
+def test_thresholds_ladder_and_the_reference_sets(tables: dict[str, pd.DataFrame]) -> None:
+    tuned = {goal: tune(tables["tuned-validation"], PII, goal) for goal in ("f1", "f2", "recall")}
+    assert {goal: found.by_code for goal, found in tuned.items()} == GOLDEN["thresholds"]
+    df = tables["tuned-test"]
+    old = [reference_codes_evaluation(labels) for labels in df["labels"]]
+    steps = ladder(df, PII, reference_gold=old, thresholds=tuned["f1"], resamples=200)
+    assert plain(steps) == GOLDEN["ladder"]
+    several = df["gold"].map(len) >= 2
+    assert [rescore(df[~several]).weighted_f1, rescore(df[several]).weighted_f1] == [GOLDEN["single"], GOLDEN["multi"]]

@@ -1,0 +1,134 @@
+"""A config is checked before any work, and everything that is wrong with it is said at once."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchtune
+import yaml
+from omegaconf import OmegaConf
+from torchtune._recipe_registry import get_all_recipes
+from torchtune.config import validate
+
+from guard_utils.profiles import PROFILES, repository
+from guard_utils.training.config import ConfigFaults, check_config
+from guard_utils.training.recipe import stock_recipe
+
+CONFIGS = sorted((repository() / "torchtune_configs").glob("*.yaml"))
+STOCK = ("full_finetune_single_device", "full_finetune_distributed")
+STOCK += ("lora_finetune_single_device", "lora_finetune_distributed")
+
+
+@pytest.fixture
+def smoke(settings: Callable[..., Any], tmp_path: Path) -> Any:
+    return settings(tmp_path / "out")
+
+
+def faults(config: Any, **options: Any) -> dict[str, str]:
+    """Key to the whole line of each fault."""
+    try:
+        check_config(OmegaConf.to_container(config, resolve=True), **options)
+    except ConfigFaults as error:
+        assert len({fault.key for fault in error.faults}) == len(error.faults)
+        assert all(f"{number}. {fault}" in str(error) for number, fault in enumerate(error.faults, 1))
+        return {fault.key: str(fault) for fault in error.faults}
+    return {}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_of_ours_is_without_fault(path: Path, tmp_path: Path) -> None:
+    config = OmegaConf.load(path)
+    config.update(model_dir=str(tmp_path), train_file=__file__, output_dir=str(tmp_path))
+    for name in config.checkpointer.checkpoint_files:
+        (tmp_path / name).touch()  # Llama Guard's weights are gated: empty files stand for them
+    assert faults(config, here=False) == {}
+    assert set(faults(config, processes=torch.cuda.device_count())) <= {"device", "dtype"}
+
+
+def test_every_profile_has_its_config_and_every_config_its_profile() -> None:
+    assert {profile.config for profile in PROFILES.values()} == {path.name for path in CONFIGS}
+
+
+def test_torchtunes_own_configs_are_without_fault_but_for_what_is_not_installed() -> None:
+    folder, checked = Path(torchtune.__file__).parents[1] / "recipes" / "configs", 0
+    for shipped in (config for recipe in get_all_recipes() if recipe.name in STOCK for config in recipe.configs):
+        if (folder / shipped.file_path).exists() and "vision" not in shipped.file_path:
+            found = faults(OmegaConf.load(folder / shipped.file_path), here=False)
+            assert all("No module named 'bitsandbytes'" in fault for fault in found.values()), (shipped.name, found)
+            checked += 1
+    assert checked > 50
+
+
+def test_five_different_faults_are_told_in_one_error(smoke: Any) -> None:
+    smoke.update(shufle=True, train_file="/no/file", dtype="bf61")
+    validate(smoke)  # torchtune itself finds nothing
+    smoke.optimizer.lrr, smoke.loss._component_ = 1e-3, "torch.nn.CrossEntropyLos"
+    found = faults(smoke)
+    assert set(found) == {"shufle", "optimizer.lrr", "train_file", "loss._component_", "dtype"}
+    assert found["shufle"] == "shufle = True: unknown key; did you mean 'shuffle'?"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("optimizer.amsgradd", True, "did you mean 'amsgrad'?"),
+        ("model.embed_dimm", 64, "did you mean 'embed_dim'?"),
+        ("wandb_project", "mine", "nothing reads it"),
+        ("thread", 2, "did you mean 'threads'?"),
+        ("recipe", "guard_utils/training/recipe_distributed.py", "no name 'recipe_distributed'"),
+        ("recipe", "full_finetune_single_device", ""),
+        (
+            "collate_fn",
+            "guard_utils.training.shared_prefix.collate_shared_prefx",
+            "no attribute 'collate_shared_prefx'",
+        ),
+        ("loss._component_", "guard_utils.training.shared_prefix", "not a callable"),
+        ("batch_size", 0, "at least 1"),
+        ("epochs", 1.5, "at least 1"),
+        ("gradient_accumulation_steps", None, "at least 1"),
+        ("max_steps_per_epoch", -1, "at least 1"),
+        ("save_every_n_steps", None, ""),
+        ("clip_grad_norm", None, ""),
+        ("profiler", {"enabled": False}, ""),
+        ("checkpointer.checkpoint_files", ["other.safetensors"], "other.safetensors"),
+        ("tokenizer.path", "/no/folder", "no such file"),
+        ("device", "gpu", "cpu or cuda"),
+        ("dtype", "fp16", "bf16 or fp32"),
+        ("autocast", "bf16", "bfloat16 or null"),
+    ],
+)
+def test_each_fault_is_found_where_it_is(smoke: Any, key: str, value: Any, says: str) -> None:
+    OmegaConf.update(smoke, key, value, merge=False)
+    found = faults(smoke)
+    assert list(found) == ([key] if says else [])
+    assert says in found.get(key, "")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
+def test_a_missing_gpu_is_a_fault_here_but_not_elsewhere(smoke: Any) -> None:
+    smoke.device = "cuda"
+    assert "0 found" in faults(smoke)["device"]
+    assert faults(smoke, here=False) == {}
+
+
+def test_unknown_stock_recipe_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match="no_such_recipe"):
+        stock_recipe("no_such_recipe")
+
+
+def test_conda_environment_installs_what_pyproject_pins() -> None:
+    environment = yaml.safe_load((repository() / "environment.yml").read_text())
+    project = tomllib.loads((repository() / "pyproject.toml").read_text())["project"]
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == ["--editable .[dev]"]
+    assert f"python{project['requires-python']}" in conda
+    # Versions stand in one place only.
+    assert not [entry for entry in conda if "==" in entry]
+    pinned = {requirement.split("==")[0] for requirement in project["dependencies"] if "==" in requirement}
+    assert {"torch", "torchtune", "torchao", "transformers", "datasets"} <= pinned

@@ -1,0 +1,29 @@
+"""What every benchmark ends with: its figures as JSON, with the machine and the versions they were taken on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from guard_utils.files import write_text
+from guard_utils.records import versions
+
+
+def write_benchmark(figures: Mapping[str, Any], output: Path | None) -> None:
+    """Prints a benchmark's figures with the machine, and writes them where asked."""
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", info.read_text(encoding="utf-8")) if info.exists() else None
+    machine = {
+        "platform": platform.platform(),
+        "cpu": model[1] if model else platform.processor(),
+        "cores": os.cpu_count(),
+    }
+    text = json.dumps(dict(figures) | {"machine": machine, "versions": versions()}, indent=2)
+    print(text)
+    if output is not None:
+        write_text(output, text + "\n")

@@ -1,0 +1,141 @@
+"""Letters: messages of schools, clinics, shops and offices with values of many kinds, few of which are a category.
+
+Frames stand in `letters/<language>/*.txt`, by situation, and are whole messages with slots; `letters.toml` fills them.
+They complete the first bank of clauses: more kinds of values in one text, values without a word that names them, and
+sentences that an automatic message put together. A letter is never in a test set: splits are train and validation.
+"""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from tools.corpus.compose import HERE, LANGUAGES, Clause, read_bank, render_row
+from tools.corpus.values import Piece, Split, Values
+
+LANGUAGE_SHARES = (0.85, 0.05, 0.05, 0.05)
+FRAME_COUNTS = {1: 0.72, 2: 0.22, 3: 0.06}
+JOINTS = (" ", " ", " ", "\n", "\n\n", "\n- ")
+DISGUISED_SHARE = 0.04
+"""Texts whose private values are written so that software overlooks them."""
+DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LOOK_ALIKES = str.maketrans("aeopcxAEOPCTHKB", "аеорсхАЕОРСТНКВ")
+
+
+def letter_split(text: str) -> Split:
+    """The split of a frame, by checksum of its text: one in ten is for validation."""
+    return "validation" if zlib.crc32(text.casefold().encode()) % 10 == 0 else "train"
+
+
+@cache
+def load_frames() -> tuple[Clause, ...]:
+    """Reads the frames of all languages, in file and line order; see `read_bank` for errors."""
+    return read_bank(HERE / "letters", split_of=lambda text, situation: letter_split(text))
+
+
+@cache
+def _frames(language: str, split: Split) -> tuple[Clause, ...]:
+    return tuple(frame for frame in load_frames() if frame.language == language and frame.split == split)
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.replace(" ", ""))
+
+
+def _spelled(text: str) -> str:
+    return " ".join(DIGIT_WORDS[int(char)] if char in "0123456789" else char for char in text if char != " ")
+
+
+def _full_width(text: str) -> str:
+    return "".join(chr(ord(char) + 0xFEE0) if char.isascii() and char.isalnum() else char for char in text)
+
+
+def _zero_width(text: str) -> str:
+    return "\u200b".join(text)
+
+
+def _words_for_marks(text: str) -> str:
+    return text.replace("@", " at ").replace(".", " dot ").replace(":", " colon ").replace("-", " dash ")
+
+
+def _look_alike(text: str) -> str:
+    return text.translate(LOOK_ALIKES)
+
+
+def disguise(piece: Piece, rng: random.Random) -> Piece:
+    """Writes a labelled value as people do who hide it from software; a reader still knows what it is."""
+    digits = sum(char.isdigit() for char in piece.text)
+    ways: tuple[Callable[[str], str], ...] = (_zero_width, _full_width, _look_alike, str.upper, _spaced)
+    if digits > 3:
+        ways = (_spaced, _spelled, _full_width, _zero_width, _words_for_marks)
+    return Piece(unicodedata.normalize("NFC", rng.choice(ways)(piece.text)), piece.label)
+
+
+class _Writer:
+    """Writes the letters of one split with one random generator."""
+
+    def __init__(self, split: Split, rng: random.Random) -> None:
+        self.split = split
+        self.rng = rng
+        spoken = [i for i, language in enumerate(LANGUAGES) if _frames(language, split)]
+        self.languages = [LANGUAGES[i] for i in spoken], [LANGUAGE_SHARES[i] for i in spoken]
+        self.values = {language: Values(language=language, split=split, rng=rng) for language in LANGUAGES}
+
+    def row(self, row_id: str) -> dict[str, Any]:
+        rng = self.rng
+        (language,) = rng.choices(*self.languages)
+        (count,) = rng.choices(list(FRAME_COUNTS), list(FRAME_COUNTS.values()))
+        frames = self._choose(language, count)
+        joint = rng.choice(JOINTS)
+        pieces: list[Piece] = []
+        for number, frame in enumerate(frames):
+            if number:
+                pieces.append(Piece(joint))
+            for place, part in enumerate(frame.parts):
+                pieces += self.values[language].pieces(part) if place % 2 else [Piece(part)] if part else []
+        return render_row(row_id, self._restyle(pieces), frames, language=language, split=self.split)
+
+    def _choose(self, language: str, count: int) -> list[Clause]:
+        """Frames that mostly keep to one situation."""
+        bank = _frames(language, self.split)
+        chosen = [self.rng.choice(bank)]
+        near = [frame for frame in bank if frame.situation == chosen[0].situation]
+        while len(chosen) < min(count, len(bank)):
+            frame = self.rng.choice(near if self.rng.random() < 0.5 else bank)
+            if frame not in chosen:
+                chosen.append(frame)
+        return chosen
+
+    def _restyle(self, pieces: Sequence[Piece]) -> list[Piece]:
+        style = self.rng.random()
+        if style < DISGUISED_SHARE:
+            return [disguise(piece, self.rng) if piece.label else piece for piece in pieces]
+        if style < 0.09:
+            return [Piece(piece.text.lower(), piece.label) for piece in pieces]
+        if style < 0.11:
+            return [Piece(piece.text.upper(), piece.label) for piece in pieces]
+        if style < 0.16:
+            return [Piece(piece.text.lower(), piece.label) if piece.label == "FIRSTNAME" else piece for piece in pieces]
+        return list(pieces)
+
+
+def generate_letters(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Generates letters of a split as rows of the 200k schema; same seed, same bytes.
+
+    Args:
+        n: How many.
+        split: `train` or `validation`.
+        seed: Of everything.
+
+    Raises:
+        ValueError: Another split or a negative n.
+    """
+    if split not in ("train", "validation") or n < 0:
+        raise ValueError(f"cannot write {n} letters for split {split!r}; use n >= 0, train or validation")
+    writer = _Writer(split, random.Random(f"{seed}:letters:{split}"))
+    for number in range(n):
+        yield writer.row(f"letter-{split}-{seed}-{number:06d}")
