@@ -88,7 +88,7 @@ def verdicts(texts: Sequence[str], profile: str = DEFAULT.name) -> pd.DataFrame:
     }
     table = pd.concat(answers)
     names = {f"p_{code}": name for code, name in run.policy.names.items()}
-    shown = table[[*names, "outside"]].astype(float).round(3).rename(columns=names)
+    shown = table[[*names, "outside"]].astype(float).round(3).rename(columns=names | {"outside": "no verdict"})
     shown.insert(0, "verdict", [Verdict.of(codes).text.replace("\n", " ") for codes in table["predicted"]])
     return shown
 

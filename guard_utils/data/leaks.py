@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from guard_utils.data.examples import Example
 
@@ -77,7 +76,7 @@ def leakage(train: Sequence[Example], test: Sequence[Example], *, threshold: flo
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold is {threshold}; it must be above 0 and at most 1")
     pairs = _near_duplicates(train, test, threshold)
-    templates = {e.template_id for e in train} & {e.template_id for e in test} - {""}
+    templates = ({e.template_id for e in train} & {e.template_id for e in test}) - {""}
     clauses = {c for e in train for c in e.clause_ids} & {c for e in test for c in e.clause_ids}
 
     def concerned(examples: Sequence[Example], near: Iterable[tuple[str, ...]]) -> frozenset[str]:
@@ -109,19 +108,24 @@ def masked_text(example: Example) -> str:
 
 
 def _near_duplicates(train: Sequence[Example], test: Sequence[Example], threshold: float) -> list[NearDuplicate]:
-    """Pairs of texts whose triples have |A and B| / |A or B| >= threshold, most similar first."""
+    """Pairs of texts whose triples have |A and B| / |A or B| >= threshold, most similar first; exact."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
     train_texts, test_texts = _ids_by_triples(train), _ids_by_triples(test)
-    vocabulary = {triple: column for column, triple in enumerate({t for triples in train_texts for t in triples})}
-    known, asked = _matrix(train_texts, vocabulary).T.tocsr(), _matrix(test_texts, vocabulary)
-    known_sizes, asked_sizes = (np.array([len(triples) for triples in texts]) for texts in (train_texts, test_texts))
-    train_ids, test_ids = ([tuple(ids) for ids in texts.values()] for texts in (train_texts, test_texts))
+    if not train_texts or not test_texts:
+        return []
+    has = CountVectorizer(analyzer=list, dtype=np.int32).fit_transform([*train_texts, *test_texts])
+    train_has, test_has = has[: len(train_texts)].T.tocsr(), has[len(train_texts) :]
+    train_sizes, test_sizes = np.split(np.diff(has.indptr), [len(train_texts)])
+    train_ids, test_ids = list(train_texts.values()), list(test_texts.values())
     found = []
     for first in range(0, len(test_ids), _BLOCK):  # the counts of all pairs at once would take gigabytes
-        common = (asked[first : first + _BLOCK] @ known).tocoo()
+        common = (test_has[first : first + _BLOCK] @ train_has).tocoo()
         rows = common.row + first
-        similarity = common.data / (asked_sizes[rows] + known_sizes[common.col] - common.data)
+        similarity = common.data / (test_sizes[rows] + train_sizes[common.col] - common.data)
         for at in np.flatnonzero(similarity >= threshold):
-            found.append(NearDuplicate(train_ids[common.col[at]], test_ids[rows[at]], float(similarity[at])))
+            ids = tuple(train_ids[common.col[at]]), tuple(test_ids[rows[at]])
+            found.append(NearDuplicate(*ids, float(similarity[at])))
     return sorted(found, key=lambda pair: (-pair.similarity, pair.test_ids, pair.train_ids))
 
 
@@ -134,13 +138,3 @@ def _ids_by_triples(examples: Iterable[Example]) -> dict[frozenset[str], list[st
         groups[triples - {""}].append(example.id)
     groups.pop(frozenset(), None)
     return groups
-
-
-def _matrix(texts: Iterable[frozenset[str]], vocabulary: dict[str, int]) -> csr_matrix:
-    """Which triples of the vocabulary each text has: [texts, triples] of 0 and 1."""
-    columns: list[int] = []
-    ends = [0]
-    for triples in texts:
-        columns += [vocabulary[triple] for triple in triples if triple in vocabulary]
-        ends.append(len(columns))
-    return csr_matrix((np.ones(len(columns), np.int32), columns, ends), shape=(len(ends) - 1, len(vocabulary)))

@@ -36,13 +36,13 @@ _OPTIONAL_COUNTS = ("max_steps_per_epoch", "log_every_n_steps", "save_every_n_st
 
 
 def resolve_config(run: Run, train_file: Path) -> dict[str, Any]:
-    """A profile's config with this run's paths, seed, device and dtype, interpolations resolved."""
+    """A profile's config with this run's paths, seed, device and dtype; raises where a value is not filled in."""
     config = OmegaConf.load(run.config_path)
     config.update(model_dir=str(run.model_folder()), train_file=str(train_file))
     config.update(output_dir=str(run.folder / "training"), seed=run.seed, device=run.device)
     if "autocast" in config:
         config.autocast = "bfloat16" if run.dtype == "bf16" else None
-    return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    return dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
 
 
 def fingerprint(config: dict[str, Any], *, processes: int = 1) -> str:

@@ -508,6 +508,28 @@ print(f"{moved} of {len(rows):,} rows change")
 # say so too, or the guard is asked for something it was not told.
 
 # %% [markdown]
+# **Stretch.** A random split would make every score look wonderful. Show it without any training: which share of every
+# second training row has something in common with the rows between, and which share of the test set with any of them?
+
+# %% tags=["exercise"]
+shared = ...  # {"random halves": a share from 0 to 1, "test set": likewise}
+
+# %% tags=["check"]
+with attempt(shared):
+    assert shared["test set"] == 0, "no test row shares anything with a training row"
+    halves = splits.train[::2], splits.train[1::2]
+    assert shared["random halves"] == len(leakage(*halves).test_ids) / len(halves[1]), "count test_ids"
+
+# %% tags=["solution"]
+sides = {"random halves": (splits.train[::2], splits.train[1::2]), "test set": (splits.train, splits.test)}
+shared = {name: len(leakage(*pair).test_ids) / len(pair[1]) for name, pair in sides.items()}
+print(", ".join(f"{name}: {share:.0%}" for name, share in shared.items()))
+
+# %% [markdown] tags=["solution"]
+# Composition makes word-for-word twins rare even from the same clauses. The *clauses* are what a model would remember,
+# which is why they, and not only whole texts, belong to one set each.
+
+# %% [markdown]
 # ## Where to go next
 #
 # **03, fine-tuning with torchtune**, reads `train.jsonl` and shows how one copy of the policy serves every row of it.

@@ -382,7 +382,7 @@ from guard_utils.formatter import write_training_file
 from guard_utils.scoring import cached_predictions, load_guard, predict, tuned_predictions
 from guard_utils.training import finetune
 
-RETRAIN = PROFILE == "smoke"
+RETRAIN = PROFILE == "smoke"  # the rehearsal trains a tiny model; write True to train yours
 
 
 def trained_on(rows, version):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -51,7 +53,12 @@ def test_share_found_and_precision_by_hand(clean: list[Example]) -> None:
     pairs = {("a", "S1"), ("c", "S1"), ("j", "S1")}
     assert found_within(ranked, pairs, share=0.3) == pytest.approx(2 / 3)
     decided = [Correction(name, "S1", action, "", "x") for name, action in (("a", "add"), ("b", "add"), ("j", "keep"))]
-    assert correction_precision(decided, pairs) == 0.5
-    assert math.isnan(correction_precision(decided[2:], pairs)) and math.isnan(found_within(ranked, set()))
+    assert correction_precision(decided, pairs) == 0.5 and math.isnan(correction_precision(decided[2:], pairs))
+    assert math.isnan(found_within(ranked, set()))
     with pytest.raises(ValueError, match="two versions of the same rows"):
         wrong_pairs(clean[:1], clean[1:2])
+
+
+def test_the_room_imports_no_torch() -> None:
+    code = "import guard_utils.audit as a, sys; [getattr(a, n) for n in a.__all__]; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
