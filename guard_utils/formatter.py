@@ -16,7 +16,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any, Literal
 
 from guard_utils.files import write_text
-from guard_utils.policy import Category, Taxonomy, Verdict, parse
+from guard_utils.policy import Category, Taxonomy, Verdict, parse, require_list
 
 if TYPE_CHECKING:
     from guard_utils.data.examples import Example
@@ -39,7 +39,7 @@ class ExplanationPosition(Enum):
 
 @dataclass(frozen=True)
 class LlamaGuardPromptConfigs:
-    """The prompt: a text with `{conversation}` and `{guidelines}`; with descriptions or not; codes shuffled or not."""
+    """The prompt: a text with `{conversation}` and `{guidelines}`."""
 
     instructions_format_string: str
     should_include_category_descriptions: bool
@@ -48,7 +48,7 @@ class LlamaGuardPromptConfigs:
 
 @dataclass(frozen=True)
 class LlamaGuardGenerationConfigs:
-    """The answer: with a line of violated codes or not, and where the explanation goes (None: nowhere)."""
+    """The answer: the explanation goes nowhere if its position is None."""
 
     should_list_violated_codes: bool
     explanation_position: ExplanationPosition | None
@@ -58,10 +58,9 @@ class LlamaGuardGenerationConfigs:
 class AugmentationConfigs:
     """Which copies follow each example; where answers explain, the safe copies need an explanation.
 
-    * With the given probability: a safe copy with an empty response, where there is a response.
-    * Dropped non-violated: the prompt lacks a random number of categories that are not violated; at least one stays.
-    * Dropped violated and non-violated: a safe copy of an unsafe example whose prompt lacks all violated and some other
-      categories. An example that violates every category has none.
+    Dropped non-violated: the prompt lacks a random number of categories that are not violated; at least one stays.
+    Dropped violated and non-violated: a safe copy of an unsafe example whose prompt lacks all violated and some other
+    categories. An example that violates every category has none.
     """
 
     probability_to_add_safe_examples_with_empty_responses: float = 0
@@ -73,7 +72,7 @@ class AugmentationConfigs:
 
 @dataclass(frozen=True)
 class FormatterConfigs:
-    """Everything the formatter needs; an equal `random_seed` gives equal output."""
+    """Everything the formatter needs; equal seeds give equal output."""
 
     guidelines: Guidelines
     llama_guard_prompt_configs: LlamaGuardPromptConfigs
@@ -100,18 +99,22 @@ class TrainingExample:
 def create_formatted_finetuning_examples(
     training_examples: Iterable[TrainingExample], formatter_configs: FormatterConfigs
 ) -> list[str]:
-    """Writes examples and their augmentations as training texts: `list(iter_formatted_finetuning_examples(...))`."""
+    """`list(iter_formatted_finetuning_examples(...))`."""
     return list(iter_formatted_finetuning_examples(training_examples, formatter_configs))
 
 
 def iter_formatted_finetuning_examples(
     training_examples: Iterable[TrainingExample], formatter_configs: FormatterConfigs
 ) -> Iterator[str]:
-    """Streams training texts (prompt, a space, answer), each example followed by its augmentations.
+    r"""Streams training texts (prompt, a space, answer), each example followed by its augmentations.
+
+    Codes are in the reference's order, which shuffling leaves unsorted (`unsafe\nS4,S2`): `parse_generated` reads it.
 
     Raises:
+        TypeError: One text instead of a list of examples.
         ValueError: An invalid option (at once) or example (when its turn comes): its index, the value and the fix.
     """
+    require_list(training_examples, "training_examples")
     formatter = _Formatter(formatter_configs)
     return (line for index, example in enumerate(training_examples) for line in formatter.lines(index, example))
 
@@ -134,15 +137,14 @@ class _Formatter:
         self._check_options(configs.random_seed)
 
     def _check_options(self, seed: object) -> None:
-        _require(len(self._all) > 0, "categories", self._guidelines.categories, "give at least one")
+        categories = self._guidelines.categories
+        good = bool(categories) and all(isinstance(category, Category) for category in categories)
+        _require(good, "categories", categories, "give at least one Category")
         _require(isinstance(seed, int), "random_seed", seed, "a rerun needs an int")
         position, template = self._generation.explanation_position, self._prompt.instructions_format_string
         good = isinstance(position, ExplanationPosition | None)
         _require(good, "explanation_position", position, "give an ExplanationPosition or None")
-        try:
-            fields = {field for _, field, _, _ in Formatter().parse(template)} - {None}
-        except ValueError as error:
-            raise ValueError(f"instructions_format_string is {template!r}; no format string: {error}") from error
+        fields = {field for _, field, _, _ in Formatter().parse(template)} - {None}
         good = {"conversation"} <= fields <= {"conversation", "guidelines"}
         _require(good, "instructions_format_string", template, "show {conversation}, {guidelines}; double other braces")
         chance = self._copies.probability_to_add_safe_examples_with_empty_responses
@@ -179,19 +181,18 @@ class _Formatter:
             yield self._line(replace(safe, explanation=why), [], set(self._all) - set(violated) - set(dropped))
 
     def _check(self, where: str, example: TrainingExample) -> None:
-        codes, label = example.violated_category_codes, example.label
+        codes, label, listed = example.violated_category_codes, example.label, f"{where} violated_category_codes"
         _require(isinstance(example.prompt, str), f"{where} prompt", example.prompt, "give its text or drop it")
         _require(isinstance(example.response, str | None), f"{where} response", example.response, "give text or None")
         _require(label in ("safe", "unsafe"), f"{where} label", label, "write 'safe' or 'unsafe'")
-        name = "violated_category_codes"
-        _require(isinstance(codes, list | tuple), f"{where} {name}", codes, "give a list, [] when safe")
+        _require(isinstance(codes, list | tuple), listed, codes, "give a list, [] when safe")
         for code in codes:
             fix = f"write one of {len(self._positions)} as {next(iter(self._positions))!r}"
             _require(isinstance(code, str) and code in self._positions, f"{where} a violated code", code, fix)
-        _require(not codes or label == "unsafe", f"{where} 'safe', but {name}", codes, "label it 'unsafe' or give []")
+        _require(not codes or label == "unsafe", f"{listed} of a safe one", codes, "label it 'unsafe' or give []")
         needed = self._generation.should_list_violated_codes or self._drops_others or self._drops_violated
         good = bool(codes) or label == "safe" or not needed
-        _require(good, f"{where} 'unsafe', but {name}", codes, "list what is violated or label it 'safe'")
+        _require(good, f"{listed} of an unsafe one", codes, "list what is violated or label it 'safe'")
         good = self._generation.explanation_position is None or isinstance(example.explanation, str)
         _require(good, f"{where} explanation", example.explanation, "give the text to train on")
 
@@ -247,8 +248,13 @@ def write_training_file(examples: Iterable[Example], path: Path, policy: Taxonom
         Number of rows.
 
     Raises:
-        ValueError: An example with a code that the policy lacks: its index, the answer and the fix.
+        TypeError: One text instead of a list of examples.
+        ValueError: An example with a code that the policy lacks: its index, the answer and the fix. Or a policy that
+            `select` made: its codes mean other categories to readers of the file.
     """
+    require_list(examples, "examples")
+    if whole := policy.selected_from:
+        raise ValueError(f"policy {policy.name!r} is a selection, whose codes the file can't explain; pass {whole!r}")
     lines = []
     for index, example in enumerate(examples):
         row = {"policy": policy.codes, "turns": [("User", example.text)], "answer": example.verdict.text}

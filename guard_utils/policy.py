@@ -1,29 +1,28 @@
 """Policies, and the grammar of a guard's answer under one of them.
 
 A policy is an ordered list of categories. The code of a category is its position: the first is `S1`. An answer is
-`safe`, or `unsafe`, a line break and ascending codes joined by commas.
-
-Does: name categories, list the verdicts of a policy, read an answer strictly. Does not: know prompts, models or labels.
+`safe`, or `unsafe`, a line break and ascending codes joined by commas. Does not: know prompts, models or labels.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 CODE_PATTERN = re.compile(r"S([1-9][0-9]?)")
 
 
+def require_list(value: object, what: str) -> None:
+    """Raises a TypeError where one text is given for a list of texts: it would be read letter by letter."""
+    if isinstance(value, str | bytes):
+        raise TypeError(f"{what} is one text, {value[:40]!r}; pass a list of texts")
+
+
 @dataclass(frozen=True)
 class Category:
-    """One kind of violation, as the prompt shows it.
-
-    Attributes:
-        name: Short name.
-        description: What counts and what does not; empty where the name says it all.
-    """
+    """One kind of violation, as the prompt shows it; the description may be empty where the name says it all."""
 
     name: str
     description: str = ""
@@ -35,19 +34,21 @@ class Category:
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """A policy: categories in the order in which the prompt shows them.
+    """A policy: at least one category, in the order in which the prompt shows them; the name is for configs and errors.
 
     Attributes:
-        name: For file names and run records.
-        categories: At least one.
+        selected_from: Name of the policy that `select` chose from, whose codes are others; empty where it is whole.
     """
 
     name: str
     categories: tuple[Category, ...]
+    selected_from: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.categories:
             raise ValueError(f"policy {self.name!r} has no category; give it at least one")
+        if not all(isinstance(category, Category) for category in self.categories):
+            raise TypeError(f"categories of policy {self.name!r} are {self.categories!r:.80}; give Category objects")
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -63,51 +64,26 @@ class Taxonomy:
         return {code: category.name for code, category in zip(self.codes, self.categories, strict=True)}
 
     def position(self, code: str) -> int:
-        """Returns the 0-based position of a code.
-
-        Raises:
-            ValueError: The code is not in this policy.
-        """
+        """Returns the 0-based position of a code; raises ValueError if the policy lacks it."""
         if code not in self.codes:
             raise ValueError(f"code {code!r} is not in policy {self.name!r}, which has {', '.join(self.codes)}")
         return self.codes.index(code)
 
-    def select(self, codes: Iterable[str], *, name: str | None = None) -> Taxonomy:
-        """Makes a policy of some categories in the given order, codes numbered anew.
-
-        Args:
-            codes: Codes of this policy, each at most once.
-            name: Of the new policy; made from the codes if left out.
-
-        Raises:
-            ValueError: No code, an unknown code or a repeated one.
-        """
+    def select(self, codes: Iterable[str]) -> Taxonomy:
+        """Makes a policy of some categories in the given order, codes numbered anew; each code at most once."""
+        require_list(codes, "codes")
         chosen = list(codes)
         if not chosen or len(set(chosen)) != len(chosen):
             raise ValueError(f"a policy needs at least one code and each once, got {chosen}")
         picked = tuple(self.categories[self.position(code)] for code in chosen)
-        return Taxonomy(name or f"{self.name}[{','.join(chosen)}]", picked)
+        return Taxonomy(f"{self.name}[{','.join(chosen)}]", picked, self.name)
 
 
-LLAMA_GUARD_3 = Taxonomy(
-    "llama-guard-3",
-    (
-        Category("Violent Crimes"),
-        Category("Non-Violent Crimes"),
-        Category("Sex Crimes"),
-        Category("Child Exploitation"),
-        Category("Defamation"),
-        Category("Specialized Advice"),
-        Category("Privacy"),
-        Category("Intellectual Property"),
-        Category("Indiscriminate Weapons"),
-        Category("Hate"),
-        Category("Self-Harm"),
-        Category("Sexual Content"),
-        Category("Elections"),
-        Category("Code Interpreter Abuse"),
-    ),
+_HAZARDS = (
+    "Violent Crimes, Non-Violent Crimes, Sex Crimes, Child Exploitation, Defamation, Specialized Advice, Privacy, "
+    "Intellectual Property, Indiscriminate Weapons, Hate, Self-Harm, Sexual Content, Elections, Code Interpreter Abuse"
 )
+LLAMA_GUARD_3 = Taxonomy("llama-guard-3", tuple(Category(name) for name in _HAZARDS.split(", ")))
 """The fourteen hazards of Llama Guard 3 8B, names only, as its chat template lists them
 (https://huggingface.co/meta-llama/Llama-Guard-3-8B)."""
 
@@ -131,11 +107,7 @@ POLICIES = {policy.name: policy for policy in (PII, LLAMA_GUARD_3)}
 
 @dataclass(frozen=True)
 class Verdict:
-    """A guard's answer about one conversation.
-
-    Attributes:
-        codes: Violated categories in ascending order, each once; empty means safe.
-    """
+    """A guard's answer about one conversation: violated categories in ascending order, each once; none means safe."""
 
     codes: tuple[str, ...] = ()
 
@@ -145,7 +117,7 @@ class Verdict:
 
     @classmethod
     def of(cls, codes: Iterable[str]) -> Verdict:
-        """Builds the canonical verdict of a set of codes, whatever their order or repetition."""
+        """Builds the verdict of some codes in any order, also repeated."""
         return cls(_ascending(codes))
 
     @property
@@ -160,39 +132,32 @@ class Verdict:
 
 
 def _ascending(codes: Iterable[str]) -> tuple[str, ...]:
+    require_list(codes, "codes")
     return tuple(sorted(set(codes), key=lambda code: int(code[1:])))
 
 
 @dataclass(frozen=True)
 class ParseFailure:
-    """An answer outside the grammar. A value, so that it is counted and never read as safe.
-
-    Attributes:
-        answer: What the model wrote.
-        reason: Why it is no verdict.
-    """
+    """An answer that is no verdict, and why. A value, so that it is counted and never read as safe."""
 
     answer: str
     reason: str
 
 
 def parse(answer: str, policy: Taxonomy) -> Verdict | ParseFailure:
-    """Reads a generated answer strictly.
+    """Reads a decoded answer without special tokens; codes that the policy of the prompt lacks are failures.
 
     White space round the whole answer is allowed (Llama Guard begins with a blank line), nothing else is.
-
-    Args:
-        answer: Decoded text without special tokens.
-        policy: The policy that the prompt showed; other codes are failures.
     """
-    lines = answer.strip().split("\n")
-    if lines == ["safe"]:
+    label, *rest = answer.strip().split("\n")
+    if label not in ("safe", "unsafe"):
+        return ParseFailure(answer, f"first line is {label!r}, not 'safe' or 'unsafe'")
+    wanted = int(label == "unsafe")
+    if len(rest) != wanted:
+        return ParseFailure(answer, f"{label!r} needs {wanted} more lines, found {len(rest)}")
+    if label == "safe":
         return Verdict()
-    if lines[0] != "unsafe":
-        return ParseFailure(answer, f"first line is {lines[0]!r}, not 'safe' or 'unsafe'")
-    if len(lines) != 2:
-        return ParseFailure(answer, f"'unsafe' needs exactly one more line, found {len(lines) - 1}")
-    codes = tuple(lines[1].split(","))
+    codes = tuple(rest[0].split(","))
     unknown = [code for code in codes if code not in policy.codes]
     if unknown:
         return ParseFailure(answer, f"unknown codes {unknown}")
@@ -201,17 +166,25 @@ def parse(answer: str, policy: Taxonomy) -> Verdict | ParseFailure:
     return Verdict(codes)
 
 
+def parse_generated(answer: str, policy: Taxonomy) -> Verdict | ParseFailure:
+    """Reads an answer that somebody else's model or file gives, and forgives what leaves no doubt about the meaning.
+
+    Letters of either case, codes in any order, repeated, and parted by commas or any white space. Only the word `safe`
+    alone reads as safe; a list that ends in a comma was cut off and is a failure.
+    """
+    text, known = answer.strip().lower(), {code.lower(): code for code in policy.codes}
+    label, *listed = re.split(r"\s*,\s*|\s+", text)
+    if label == "unsafe" and listed and known.keys() >= set(listed):
+        return Verdict.of(known[code] for code in listed)
+    if text == "safe":
+        return Verdict()
+    return ParseFailure(answer, f"neither 'safe' nor 'unsafe' with codes of {', '.join(policy.codes)}")
+
+
 def all_verdicts(policy: Taxonomy, *, max_violations: int | None = None) -> list[Verdict]:
     """Lists every verdict of a policy: safe first, then by number of codes and code order.
 
-    Five categories give 2^5 = 32 verdicts. Fourteen capped at two violations give 1 + 14 + 91 = 106.
-
-    Args:
-        policy: The policy.
-        max_violations: Largest number of codes in one verdict; all of them if left out.
-
-    Raises:
-        ValueError: `max_violations` is below 1.
+    Five categories give 2^5 = 32. Fourteen with at most two codes (`max_violations`, at least 1) give 1 + 14 + 91.
     """
     if max_violations is not None and max_violations < 1:
         raise ValueError(f"max_violations is {max_violations}; it must be at least 1")

@@ -23,7 +23,7 @@ EMBEDDED = "embedded"
 
 
 class ProfileError(RuntimeError):
-    """The profile can't run here; the message lists every reason with its fix."""
+    """The profile can't run here, and why; lists every reason with its fix."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ class Profile:
         config: torchtune config in `torchtune_configs/`.
         train_rows: Examples to train on; the other `*_rows` are examples to score.
         zero_shot_rows: Validation rows that the untuned model and the baselines are scored on.
-        gpus: GPUs needed, each with `gpu_gb` of memory.
-        memory_gb: Main memory needed; `disk_gb`: free disk under `artifacts/`.
+        gpus: GPUs needed, each with `gpu_gb` of memory; `memory_gb` of main memory, `disk_gb` under `artifacts/`.
     """
 
     name: str
@@ -79,11 +78,7 @@ PROFILES = {
 
 
 def repository() -> Path:
-    """The folder with `pyproject.toml`, found upwards of the working directory or of this file.
-
-    Raises:
-        ProfileError: Neither is in a clone of the repository.
-    """
+    """The folder with `pyproject.toml`, found upwards of the working directory or of this file; else a ProfileError."""
     for start in (Path.cwd(), Path(__file__).resolve().parent):
         for folder in (start, *start.parents):
             if (folder / "pyproject.toml").exists() and (folder / "torchtune_configs").is_dir():
@@ -113,7 +108,6 @@ class Run:
     """A profile on this machine.
 
     Attributes:
-        policy: Categories that are trained and scored.
         seed: Of everything; `seed_from` says where it comes from.
         folder: Where artifacts go: `artifacts/<profile>/` of the repository, or `$GUARD_ARTIFACTS/<profile>/`.
     """
@@ -160,30 +154,31 @@ class Run:
 def resolve(name: str, *, seed: int | None = None) -> Run:
     """Fits a profile to this machine, or says before any work why it can't run here.
 
-    Args:
-        name: A key of `PROFILES`.
-        seed: Of data, training and intervals; by default `$GUARD_SEED`, or 0.
+    The seed is of data, training and intervals; by default `$GUARD_SEED`, or 0.
 
     Raises:
         ProfileError: Unknown name, a `GUARD_SEED` that is no number, or all that the machine lacks, with the fixes.
     """
     if name not in PROFILES:
         raise ProfileError(f"unknown PROFILE {name!r}; choose one of {', '.join(PROFILES)}")
-    told = os.environ.get("GUARD_SEED") if seed is None else None
-    if told is not None and not told.isdecimal():
+    told = os.environ.get("GUARD_SEED", "") if seed is None else ""
+    if told and not told.isdecimal():
         raise ProfileError(f"GUARD_SEED={told!r} is no whole number; unset it, or set it to 0, 1, 2, ...")
     folder = Path(os.environ.get("GUARD_ARTIFACTS") or repository() / "artifacts") / name
     faults = _faults(PROFILES[name], folder)
     if faults:
         raise ProfileError(f"profile {name!r} can't run here:\n" + "\n".join(f"  - {fault}" for fault in faults))
     folder.mkdir(parents=True, exist_ok=True)
-    return Run(PROFILES[name], PII, int(told or seed or 0), folder, "call" if told is None else "GUARD_SEED")
+    origin = "call" if seed is not None else "GUARD_SEED" if told else "default"
+    return Run(PROFILES[name], PII, int(told or seed or 0), folder, origin)
 
 
 def _faults(profile: Profile, folder: Path) -> list[str]:
     """The one check of the machine: what a profile lacks here, each with the fix. Sizes are in 10^9 bytes."""
     faults = []
     parent = next(place for place in (folder, *folder.parents) if place.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        faults.append(f"may not write in {parent}: set GUARD_ARTIFACTS to a folder of yours")
     disk, memory = shutil.disk_usage(parent).free / 1e9, psutil.virtual_memory().total / 1e9
     if disk < profile.disk_gb:
         faults.append(f"needs {profile.disk_gb} GB of disk, {disk:.1f} are free: set GUARD_ARTIFACTS to another disk")
@@ -193,12 +188,11 @@ def _faults(profile: Profile, folder: Path) -> list[str]:
     if profile.gpus:
         found = [size for _, size in gpus()[: profile.gpus] if size >= 0.9 * profile.gpu_gb]
         if len(found) < profile.gpus:
-            needs = f"needs {profile.gpus} GPU(s) of {profile.gpu_gb} GB, found {len(found)}"
-            faults.append(f"{needs}: use PROFILE = 'laptop', or a machine with such GPUs")
+            needs = f"needs {profile.gpus} GPU(s) of {profile.gpu_gb} GB"
+            faults.append(f"{needs}, found {len(found)}: use such a machine or PROFILE = 'laptop'")
     if profile.from_hub:
         from huggingface_hub import get_token
 
         if get_token() is None:
-            fix = "accept its licence on its page, then `hf auth login`"
-            faults.append(f"{profile.model} is gated and there is no token: {fix}")
+            faults.append(f"{profile.model} is gated: accept its licence on its page, then `hf auth login`")
     return faults

@@ -3,9 +3,7 @@
 A prompt is three runs of token ids: the *prefix* (task and policy, the same for every text of a policy), the
 *conversation* (the text) and the *tail* (up to where the answer begins). They are cut where tokenizers cut anyway, so
 that together they equal the encoding of the whole string. Does not: load a tokenizer, or let a text of a user become a
-control token.
-
-Sources: chat template of https://huggingface.co/meta-llama/Llama-Guard-3-8B; ChatML as SmolLM2 uses it
+control token. Sources: chat template of https://huggingface.co/meta-llama/Llama-Guard-3-8B; ChatML as SmolLM2 uses it
 (https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct).
 """
 
@@ -38,7 +36,6 @@ class ChatFormat:
     """How a model family frames a turn. Strings in `controls` are control tokens, everything else is text.
 
     Attributes:
-        controls: Every control token of the format.
         before: Frame before the conversation, up to and with its first role; holds `{task}`.
         between: Text that closes the conversation; encoded together with it.
         after: Frame after the conversation up to where the answer begins; `{assessment}` is here or in `before`.
@@ -86,13 +83,10 @@ class GuardPrompt:
     """Builds the prompt of one policy for one tokenizer.
 
     Args:
-        policy: Categories to show; descriptions are shown where a category has one.
-        tokenizer: A fast `transformers` tokenizer. Its control tokens decide the chat format.
+        policy: Categories to show, with their descriptions.
+        tokenizer: A fast `transformers` tokenizer. Its control tokens decide the chat format: Llama 3's or ChatML.
         role: Whose last message is judged.
-        max_tokens: Longest conversation accepted, in tokens.
-
-    Raises:
-        ValueError: The tokenizer is neither Llama 3's nor ChatML's.
+        max_tokens: Longest conversation accepted.
     """
 
     def __init__(self, policy: Taxonomy, tokenizer: Any, *, role: Role = "User", max_tokens: int = 2048) -> None:
@@ -153,14 +147,12 @@ class GuardPrompt:
         conversation = self._conversation([("User", text)] if isinstance(text, str) else text)
         ids = self._encode(conversation + self.chat_format.between)
         if len(ids) > self.max_tokens:
-            found = (
-                f"text {conversation.strip()[:40]!r}... has {len(ids)} tokens, more than max_tokens={self.max_tokens}"
-            )
-            raise ValueError(f"{found}; shorten or split it, or build GuardPrompt with a larger max_tokens")
+            fix = f"shorten or split it, or build GuardPrompt with a larger max_tokens than {self.max_tokens}"
+            raise ValueError(f"text {conversation[:40]!r}... has {len(ids)} tokens; {fix}")
         return Segments(self.prefix_ids, ids, self.tail_ids)
 
     def _conversation(self, turns: Sequence[Turn]) -> str:
-        if not isinstance(turns, Sequence) or not all(isinstance(t, Sequence) and len(t) == 2 for t in turns):
+        if not isinstance(turns, Sequence) or not all(isinstance(t, list | tuple) and len(t) == 2 for t in turns):
             raise TypeError(f"expected a text or (role, text) turns, got {type(turns).__name__}: {turns!r:.80}")
         roles = [role for role, _ in turns]
         if not roles or roles[0] != "User" or roles[-1] != self.role or not set(roles) <= {"User", "Agent"}:

@@ -7,7 +7,6 @@ compared byte for byte. This file computes no score; `tools/publish.py` writes t
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import math
 import os
@@ -25,6 +24,7 @@ import pandas as pd
 
 import guard_utils
 from guard_utils.files import write_text
+from guard_utils.policy import require_list
 from guard_utils.profiles import EMBEDDED, Run, repository
 
 PACKAGES = ("torch", "torchtune", "transformers", "datasets", "scikit-learn")
@@ -58,13 +58,14 @@ def intervals_of(table: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Inter
     Raises:
         KeyError: The table lacks a metric.
     """
+    require_list(metrics, "metrics")
     rows = table.set_index("metric")[["value", "low", "high"]]
     return {metric: Interval(*(float(number) for number in rows.loc[metric])) for metric in metrics}
 
 
 @dataclass(frozen=True)
 class Record:
-    """One named result of a run: scores, measured on `n` prompts, and what decides them; see `record`."""
+    """One named result of a run: scores, measured on `n` prompts, what decides them, and cores and versions used."""
 
     profile: str
     name: str
@@ -74,14 +75,17 @@ class Record:
     model: str
     config: str
     data: str
+    cores: int
     versions: Mapping[str, str]
     extra: Mapping[str, Any]
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of Python, this package and the packages that decide the numbers."""
+def machine() -> dict[str, Any]:
+    """Returns `cores`, and `versions` of Python, this package and the packages that decide the numbers."""
+    from joblib import cpu_count
+
     own = {"python": platform.python_version(), "guard_utils": guard_utils.__version__}
-    return own | {name: metadata.version(name) for name in PACKAGES}
+    return {"cores": cpu_count(), "versions": own | {name: metadata.version(name) for name in PACKAGES}}
 
 
 def hashes(run: Run) -> dict[str, str]:
@@ -99,21 +103,25 @@ def hashes(run: Run) -> dict[str, str]:
 
 
 def record(
-    run: Run, name: str, values: Mapping[str, float | Interval], n: int, *, model: str | None = None, **extra: Any
+    run: Run,
+    name: str,
+    values: Mapping[str, float | Interval],
+    n: int,
+    *,
+    model: str | None = None,
+    made_on: Mapping[str, Any] | None = None,
+    **extra: Any,
 ) -> Record:
     """Writes a result to `records/<name>.json` of the run, whole or not at all; an older one is replaced.
 
     Args:
         run: Gives profile, seed, and the hashes of config and data.
-        name: Name of the result: letters, digits, `_` and `-`, as each metric's.
-        values: Metric to number or `Interval`.
+        name: Letters, digits, `_` and `-`, as each metric's.
+        values: At least one metric to number or `Interval`.
         n: Prompts measured.
         model: Name of the model or system; the profile's model if left out.
-        extra: Whatever else decides the numbers; must be JSON.
-
-    Raises:
-        ValueError: A faulty name, no value, an infinite one, no prompt, or a path of this machine.
-        TypeError: `extra` is no JSON.
+        made_on: `machine()` where the numbers were made, if that is not here and now.
+        extra: Whatever else decides the numbers, as JSON without a path of this machine.
     """
     for key in (name, *values):
         if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
@@ -122,9 +130,8 @@ def record(
         raise ValueError(f"result {name!r} has {len(values)} values on {n} prompts; record at least one of each")
     scores = {key: score if isinstance(score, Interval) else Interval(float(score)) for key, score in values.items()}
     model = model or run.profile.model
-    made = Record(
-        run.profile.name, name, scores, int(n), run.seed, model, **hashes(run), versions=versions(), extra=extra
-    )
+    facts = hashes(run) | dict(made_on or machine())
+    made = Record(run.profile.name, name, scores, int(n), run.seed, model, **facts, extra=extra)
     # NaN is no JSON and left out.
     cells = {key: {k: x for k, x in asdict(score).items() if not math.isnan(x)} for key, score in scores.items()}
     text = json.dumps(vars(made) | {"values": cells}, indent=2, allow_nan=False, ensure_ascii=False)
@@ -157,17 +164,13 @@ def load_records(folder: Path | str) -> list[Record]:
 def expect(run: Run, name: str, *metrics: str) -> bool:
     """Compares a record with `notebooks/expected/<profile>.toml`, a line per metric: ✓ within the tolerance, else !.
 
-    Args:
-        run: The run that wrote the record.
-        name: Name of the record.
-        metrics: Metrics to compare; all promised ones if none is given. One that was not recorded is out of tolerance.
+    All promised metrics are compared, if none is named; one that was not recorded is out of tolerance.
 
     Returns:
         False where a number is outside its tolerance.
 
     Raises:
         AssertionError: A line has no ✓, while the environment has `GUARD_STRICT=1`.
-        KeyError: There is no such record.
     """
     scores = {item.name: item.values for item in load_records(run.folder)}[name]
     file = repository() / "notebooks" / "expected" / f"{run.profile.name}.toml"
@@ -175,18 +178,16 @@ def expect(run: Run, name: str, *metrics: str) -> bool:
     missed = 0
     for metric in metrics or [key for key in promised if key != "model"] or scores:
         score, promise, good = scores.get(metric, Interval(math.nan)), promised.get(metric), False
-        line = f"{name} {metric} {score}"
-        if promise is None:
-            line += ": no expected value yet"
-        else:
+        told = "no expected value yet"
+        if promise:
             # The last digit of a sum may differ between machines; NaN is never near anything.
             good = abs(score.value - promise["value"]) <= promise["tolerance"] + 1e-12
             missed += not good
-            line += f", expected {promise['value']:.3f} ± {promise['tolerance']:.3f} (n={promise['n']})"
-            line += "" if good else ": outside the tolerance"
+            told = f"expected {promise['value']:.3f} ± {promise['tolerance']:.3f} (n={promise['n']})"
+        line = f"{name} {metric} {score}, {told}{': outside the tolerance' if promise and not good else ''}"
         if not good and os.environ.get("GUARD_STRICT") == "1":
             raise AssertionError(line)
-        _show(f"{'✓' if good else '!'} {line}")
+        print(f"{'✓' if good else '!'} {line}")
     return not missed
 
 
@@ -197,45 +198,23 @@ def attempt(answer: Any) -> Iterator[None]:
         yield
     except Exception as error:
         reason = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-        _show(f"! not yet: {'put your answer in the place of the dots above' if answer is ... else reason}")
+        print(f"! not yet: {'put your answer in the place of the dots above' if answer is ... else reason}")
     else:
-        _show("✓ right")
+        print("✓ right")
 
 
-@dataclass(frozen=True)
-class Card:
-    """Text that a notebook shows as HTML."""
+class Card(str):
+    """A text that a notebook shows as it is, line by line."""
 
-    text: str
-    markup: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-    def _repr_html_(self) -> str:
-        return self.markup
-
-
-def _show(line: str) -> None:
-    """Prints a line; in a notebook, in colour."""
-    from IPython.display import display
-
-    color = "#1b7f4d" if line.startswith("✓") else "#b36b00"
-    display(Card(line, f'<div style="color:{color};font-weight:600">{html.escape(line)}</div>'))
+    __repr__ = str.__str__
 
 
 def run_card(run: Run, n: int, **more: str | int | float) -> Card:
     """Makes the card that ends a notebook on `n` prompts; `more` adds rows, or replaces one such as `model`."""
     facts = {"profile": run.profile.name, "model": run.profile.model, "n": f"{n:,}", "seed": str(run.seed)}
     facts |= hashes(run) | {name: str(value) for name, value in more.items()}
-    facts["versions"] = " · ".join(f"{name} {version}" for name, version in versions().items())
+    facts["versions"] = " · ".join(f"{name} {version}" for name, version in machine()["versions"].items())
+    width = max(map(len, facts))
     # Of a hash, 12 characters are shown.
     texts = {name: re.sub(r"^(\w{12})\w{52}$", r"\1", value) for name, value in facts.items()}
-    width = max(map(len, texts))
-    cells = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in texts.items()
-    )
-    return Card(
-        "\n".join(f"{name:<{width}}  {text}" for name, text in texts.items()),
-        f'<table style="font-size:smaller"><caption>Run card</caption>{cells}</table>',
-    )
+    return Card("\n".join(f"{name:<{width}}  {text}" for name, text in texts.items()))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from safetensors import SafetensorError
 
 from guard_utils import files
-from guard_utils.files import ASSETS, DONE, Asset, AssetError, fetch, read_table, write_table, write_text, write_whole
+from guard_utils.files import ASSETS, DONE, Asset, AssetError, cache_root, fetch, write_table, write_text, write_whole
 
 
 def left_in(folder: Path) -> list[str]:
@@ -33,13 +37,42 @@ def test_a_crash_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text(encoding="utf-8") == "old ÿ" and left_in(path.parent) == ["notes.txt"]
 
 
-def test_a_table_comes_back_with_its_lists_and_attributes(tmp_path):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_full_or_read_only_disk_is_named_with_the_fix_and_loses_nothing(tmp_path, number):
+    path = write_text(tmp_path / "notes.txt", "old")
+
+    def fail(beside):
+        beside.write_text("half")
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(OSError, match=f"can't write in {tmp_path}: .*{os.strerror(number)}; .*set GUARD_ARTIFACTS"):
+        write_whole(path, fail)
+    assert path.read_text() == "old" and left_in(tmp_path) == ["notes.txt"]
+
+
+def test_an_error_that_is_not_the_disks_is_not_called_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="directory: 'nowhere'$"):
+        write_whole(tmp_path / "copy", lambda beside: shutil.copyfile("nowhere", beside))
+
+
+def test_a_file_that_is_being_written_is_not_found_beside_the_others(tmp_path):
+    """Another run, or this one when it was killed: whoever lists a folder reads whole files only."""
+    seen = []
+    write_whole(tmp_path / "a.json", lambda made: (made.write_text("half"), seen.extend(tmp_path.glob("*.json"))))
+    assert seen == [] and left_in(tmp_path) == ["a.json"]
+
+
+def test_many_writers_at_once_leave_one_whole_file(tmp_path):
+    texts = [letter * 100_000 for letter in "abcdefgh"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda text: write_text(tmp_path / "one.txt", text), texts * 5))
+    assert (tmp_path / "one.txt").read_text() in texts and left_in(tmp_path) == ["one.txt"]
+
+
+def test_a_table_comes_back(tmp_path):
     table = pd.DataFrame({"text": ["a", "b"], "codes": [["S1", "S2"], []]})
-    table.attrs["seed"] = 0
-    read = read_table(write_table(tmp_path / "t.parquet", table), made_by="01")
-    assert read["codes"].tolist() == [["S1", "S2"], []] and read.attrs == {"seed": 0}
-    with pytest.raises(FileNotFoundError, match=r"none\.parquet is missing; run notebook 02 with this PROFILE"):
-        read_table(tmp_path / "none.parquet", made_by="02")
+    read = pd.read_parquet(write_table(tmp_path / "t.parquet", table))
+    assert [list(codes) for codes in read["codes"]] == table["codes"].tolist()
 
 
 def no_network(*args, **kwargs):
@@ -93,12 +126,56 @@ def test_a_corrupt_download_is_refused_and_leaves_nothing(monkeypatch, cache, sm
     assert left_in(cache) == []
 
 
-def test_no_network_is_said_with_pips_last_line(monkeypatch, cache):
-    failed = SimpleNamespace(stderr="WARNING: retrying\nERROR: No matching distribution found\n")
-    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failed)
-    with pytest.raises(AssetError, match=r"llama-models==0\.3\.0: ERROR: No matching[^\n]*; check the network"):
+@pytest.mark.parametrize(
+    ("said", "error", "message"),
+    [
+        ("WARNING: x\nERROR: No matching distribution\n", AssetError, r"No matching[^\n]*; check the network"),
+        ("", AssetError, "llama-models==0.3.0: pip wrote no wheel; check the network"),
+        (
+            "/bin/python: No module named pip\n",
+            AssetError,
+            "named pip; give this environment pip: `python -m ensurepip`",
+        ),
+        ("ERROR: [Errno 28] No space left on device\n", OSError, "can't write in .*/cache: .*set GUARD_UTILS_CACHE"),
+    ],
+)
+def test_why_pip_failed_is_said_with_its_last_line_and_the_fix(monkeypatch, cache, said, error, message):
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: SimpleNamespace(stderr=said))
+    with pytest.raises(error, match=message) as found:
         fetch("llama3-tokenizer")
+    assert left_in(cache) == [] and ("network" in str(found.value)) == ("network" in message)
+
+
+def test_a_disk_that_fills_up_while_converting_is_named_and_leaves_nothing(monkeypatch, cache, small):
+    def fail(gguf):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(files, "_convert_gguf", fail)
+    with pytest.raises(OSError, match="can't write in .*/cache: .*No space left.* or set GUARD_UTILS_CACHE"):
+        fetch("small")
     assert left_in(cache) == []
+
+
+def test_a_cache_that_is_no_folder_is_named(monkeypatch, cache):
+    cache.touch()
+    with pytest.raises(OSError, match="cache"):
+        fetch("llama3-tokenizer")
+
+
+def test_an_empty_variable_means_unset(monkeypatch, cache):
+    assert cache_root() == cache
+    monkeypatch.setenv("GUARD_UTILS_CACHE", "")
+    assert cache_root() == Path.home() / ".cache" / "guard_utils"
+
+
+def test_of_two_fetches_at_once_the_first_stays(monkeypatch, cache, small):
+    def meanwhile(gguf):
+        monkeypatch.setattr(files, "_convert_gguf", lambda gguf: None)
+        (fetch("small") / "first").touch()
+
+    monkeypatch.setattr(files, "_convert_gguf", meanwhile)
+    folder = fetch("small")
+    assert left_in(cache) == sorted([folder.name, DONE, "first", "words.gguf"])
 
 
 def test_a_full_disk_is_found_before_the_download(monkeypatch, cache):

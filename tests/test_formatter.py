@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from guard_utils.formatter import (
     read_training_row,
     write_training_file,
 )
-from guard_utils.policy import PII, Taxonomy, Verdict
+from guard_utils.policy import PII, ParseFailure, Taxonomy, Verdict, parse, parse_generated
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 NO_DROPS = AugmentationConfigs(should_add_examples_with_dropped_nonviolated_prompt_categories=False)
@@ -131,6 +132,18 @@ def test_two_seeded_examples_to_the_letter() -> None:
     ]
 
 
+def test_shuffled_codes_of_a_text_are_read_by_the_tolerant_reader_only() -> None:
+    policy, unsorted = Taxonomy("ten", tuple(Category(f"name{i}") for i in range(1, 11))), 0
+    for seed in range(50):
+        (line,) = lines(example(["S2", "S7"]), count=10, prefix="S", shuffle=True, seed=seed)
+        shown, answer = line.split("> ")
+        numbers = {name: code for code, name in (row.split(": ") for row in shown.split("\n")[1:11])}
+        right = [numbers["name2. "], numbers["name7. "]]
+        assert parse_generated(answer, policy) == Verdict.of(right)
+        unsorted += isinstance(parse(answer, policy), ParseFailure)
+    assert 0 < unsorted < 50
+
+
 def test_explanations_of_augmented_examples() -> None:
     augmentation = AugmentationConfigs(1, "it is empty", False, True, "not looked for")
     _, empty, dropped = lines(example(["O1"]), position=ExplanationPosition.AFTER_DECISION, augmentation=augmentation)
@@ -215,8 +228,8 @@ def test_prefix_that_ends_in_a_digit() -> None:
 
 
 BAD_EXAMPLES = {
-    "unsafe without codes": (example(label="unsafe"), r"'unsafe', but violated_category_codes is \[\]; list"),
-    "safe with codes": (example(["O1"], label="safe"), r"'safe', but violated_category_codes is \['O1'\]; label it"),
+    "unsafe without codes": (example(label="unsafe"), r"codes of an unsafe one is \[\]; list"),
+    "safe with codes": (example(["O1"], label="safe"), r"codes of a safe one is \['O1'\]; label it"),
     "out of range": (example(["O4"]), "violated code is 'O4'; write one of 3 as 'O1'"),
     "zero": (example(["O0"]), "violated code is 'O0'"),
     "other prefix": (example(["S1"]), "violated code is 'S1'"),
@@ -251,19 +264,19 @@ def test_missing_explanation_is_an_error_only_where_explanations_are_written() -
 def test_unsafe_without_codes_where_nothing_needs_them() -> None:
     assert lines(example(label="unsafe"), count=1, listed=False) == ["<\nO1: name1. \n|human: p\n\nchatbot: r> unsafe"]
     for augmentation in (AugmentationConfigs(), DROP_VIOLATED):
-        with pytest.raises(ValueError, match="training example 0: 'unsafe', but violated_category_codes"):
+        with pytest.raises(ValueError, match="training example 0: violated_category_codes of an unsafe one"):
             lines(example(label="unsafe"), listed=False, augmentation=augmentation)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"count": 0}, "categories is .*give at least one"),
+        ({"count": 0}, r"categories is \[\]; give at least one Category"),
         ({"seed": None}, "random_seed is None"),
         ({"position": "BEFORE_DECISION"}, "explanation_position is 'BEFORE_DECISION'"),
         ({"template": "no place for it"}, "instructions_format_string is 'no place for it'; show {conversation}"),
         ({"template": "{conversation} {policy}"}, "double other braces"),
-        ({"template": "{conversation} {"}, "no format string"),
+        ({"template": "{conversation} {"}, "Single '{'|expected '}'"),
         ({"augmentation": AugmentationConfigs(1.5)}, "empty_responses is 1.5; give 0 to 1"),
         ({"augmentation": AugmentationConfigs(float("nan"))}, "empty_responses is nan"),
         (
@@ -283,6 +296,16 @@ def test_bad_option_is_reported_before_anything_is_read(options: dict[str, Any],
 
     with pytest.raises(ValueError, match=message):
         iter_formatted_finetuning_examples(unread(), configs(**options))
+
+
+def test_one_text_where_a_list_is_meant(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="training_examples is one text, 'Ann'"):
+        create_formatted_finetuning_examples("Ann", configs())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="examples is one text, 'Ann'"):
+        write_training_file("Ann", tmp_path / "train.jsonl", PII)  # type: ignore[arg-type]
+    letters = replace(configs(), guidelines=Guidelines("abc"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="categories is 'abc'; give at least one Category"):
+        create_formatted_finetuning_examples([], letters)
 
 
 def test_streams_one_example_at_a_time() -> None:
@@ -327,6 +350,13 @@ def test_an_example_that_the_policy_cannot_answer_is_refused_and_nothing_is_writ
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_selection_would_be_misread_and_is_refused(tmp_path: Path) -> None:
+    for policy in (PII.select(["S4", "S1"]), PII.select(reversed(PII.codes)).select(["S1"])):
+        with pytest.raises(ValueError, match=r"policy 'pii\[.*\]' is a selection, .*pass 'pii"):
+            write_training_file([judged("I am Ann", ("S1",))], tmp_path / "train.jsonl", policy)
+    assert list(tmp_path.iterdir()) == []
+
+
 @quick
 @given(st.data())
 def test_rows_survive_the_round_trip(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
@@ -336,6 +366,7 @@ def test_rows_survive_the_round_trip(tmp_path_factory: pytest.TempPathFactory, d
     path = tmp_path_factory.mktemp("rows") / "train.jsonl"
     assert write_training_file(examples, path, taxonomy) == len(examples)
     lines = path.read_text(encoding="ascii").splitlines()
+    assert [parse(json.loads(line)["answer"], taxonomy) for line in lines] == [item.verdict for item in examples]
     assert [read_training_row(line, taxonomy) for line in lines] == [
         TrainingRow((("User", example.text),), example.verdict, taxonomy) for example in examples
     ]

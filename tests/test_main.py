@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from guard_utils import __main__ as command
-from guard_utils.profiles import PROFILES
+from guard_utils.profiles import PROFILES, repository
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -25,8 +28,14 @@ def test_this_machine_runs_the_default_profile(
     assert run(monkeypatch, "check") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("      ")]
     assert all(line.startswith(("[ok] ", "[fail] ")) for line in lines)
-    for word in ("Python 3", "torch 2", "GB of memory", "GPU", "bf16", *PROFILES):
+    for word in ("macOS (only fp32", "Python 3", "torch 2", "GB of memory", "GPU", "laptop on", *PROFILES):
         assert any(word in line for line in lines), word
+
+
+def test_bare_windows_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command.findings()[0][0]
+    monkeypatch.setattr(platform, "system", lambda: "Windows")
+    assert command.findings()[0] == (False, f"Windows: {command.SUPPORTED}")
 
 
 def test_every_fault_comes_with_its_fix() -> None:
@@ -56,7 +65,7 @@ def test_little_memory_and_disk_are_faults(monkeypatch: pytest.MonkeyPatch, caps
     assert "[fail] 3 GB of memory free, training on laptop takes 8: close programs" in out
     laptop = out.split("[fail] profile 'laptop' can't run here")[1].split("\n[")[0]
     assert "needs 4 GB of disk, 2.0 are free: set GUARD_ARTIFACTS" in laptop and "needs 8 GB of memory" in laptop
-    assert "[ok] profile smoke on cpu" in out
+    assert "[ok] profile smoke on cpu in fp32" in out
 
 
 def test_every_system_gives_its_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,6 +81,28 @@ def test_every_system_gives_its_verdict(monkeypatch: pytest.MonkeyPatch, capsys:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == texts[0] and lines[3].split()[:4] == ["regular", "expressions", "unsafe", "S2"]
     assert lines[7] == texts[1] and lines[10].split()[:3] == ["regular", "expressions", "safe"]
+
+
+def test_bad_input_is_one_sentence_and_no_traceback() -> None:
+    for arguments, said in (
+        (["fetch", "model"], "unknown asset 'model'"),
+        (["verdict", "x", "--profile", "x"], "PROFILE"),
+    ):
+        done = subprocess.run([sys.executable, "-m", "guard_utils", *arguments], capture_output=True, text=True)
+        assert done.returncode == 1 and said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_make_hands_a_text_on_as_it_is_typed(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / ".installed").touch()
+    text = 'Carmen\'s "bill" of $500, $(HOME) and `x`'
+    done = subprocess.run(
+        ["make", "verdict", f"TEXT={text}", f"VENV={tmp_path}"], cwd=repository(), capture_output=True, text=True
+    )
+    assert done.stdout == f"-m|guard_utils|verdict|{text}|", done.stderr
 
 
 def test_fetch_names_the_folders(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

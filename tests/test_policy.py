@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard_utils.policy import LLAMA_GUARD_3, PII, Category, ParseFailure, Taxonomy, Verdict, all_verdicts, parse
+from guard_utils.policy import (
+    LLAMA_GUARD_3,
+    PII,
+    Category,
+    ParseFailure,
+    Taxonomy,
+    Verdict,
+    all_verdicts,
+    parse,
+    parse_generated,
+    require_list,
+)
 
 codes_of_pii = st.sets(st.sampled_from(PII.codes))
 
@@ -43,6 +54,7 @@ def test_select_keeps_the_order_given_and_numbers_anew():
     assert policy.names == {"S1": "Address", "S2": "Name"}
     assert policy.categories[0].description == PII.categories[3].description
     assert policy.position("S2") == 1 and len(policy) == 2
+    assert (policy.name, policy.selected_from, PII.selected_from) == ("pii[S4,S1]", "pii", "")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +70,23 @@ def test_select_keeps_the_order_given_and_numbers_anew():
 )
 def test_faulty_taxonomies_are_refused_with_the_remedy(make, message):
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: require_list("Ann", "texts"), "^texts is one text, 'Ann'; pass a list of texts$"),
+        (lambda: require_list(b"Ann" * 99, "texts"), "^texts is one text, b'AnnAnn.{0,40}; pass"),
+        (lambda: PII.select("S1"), "codes is one text, 'S1'"),
+        (lambda: Verdict.of("S1"), "codes is one text, 'S1'"),
+        (lambda: Verdict("S1"), "codes is one text, 'S1'"),
+        (lambda: Taxonomy("mine", "abc"), "categories of policy 'mine' are 'abc'; give Category objects"),
+        (lambda: Taxonomy("mine", ("Pets",)), r"are \('Pets',\); give Category objects"),
+    ],
+)
+def test_one_text_where_a_list_is_meant_is_no_list_of_letters(make, message):
+    with pytest.raises(TypeError, match=message):
         make()
 
 
@@ -86,9 +115,9 @@ def test_codes_sort_by_number_and_stand_once():
         ("", "first line"),
         ("Safe", "first line"),
         ("safe.", "first line"),
-        ("safe\nS1", "first line"),
-        ("unsafe", "exactly one more line"),
-        ("unsafe\nS1\nbecause", "exactly one more line"),
+        ("safe\nS1", "'safe' needs 0 more lines, found 1"),
+        ("unsafe", "'unsafe' needs 1 more lines, found 0"),
+        ("unsafe\nS1\nbecause", "'unsafe' needs 1 more lines, found 2"),
         ("unsafe S1", "first line"),
         ("unsafe\nS6", "unknown codes"),
         ("unsafe\nS1, S2", "unknown codes"),
@@ -104,10 +133,37 @@ def test_anything_else_is_a_failure_with_its_reason(answer, reason):
     assert found.answer == answer and reason in found.reason
 
 
-@given(st.lists(st.sampled_from(["safe", "unsafe", "\n", ",", "S1", "S2", "S5", "S6", " ", "\r", "x"])).map("".join))
+pieces = ["safe", "unsafe", "Safe", "UNSAFE", "\n", ",", "S1", "s2", "S5", "S6", " ", "\r", "x", ".", "ſafe", "\x1c"]
+answers = st.one_of(st.text(max_size=8), st.lists(st.sampled_from(pieces)).map("".join))
+
+
+@given(answers)
 def test_parse_is_total_and_strict(answer):
     found = parse(answer, PII)
     assert isinstance(found, ParseFailure) or found.text == answer.strip()
+
+
+@given(answers)
+def test_the_tolerant_reader_reads_what_the_strict_one_reads_and_nothing_odd_as_safe(answer):
+    found, strict = parse_generated(answer, PII), parse(answer, PII)
+    assert isinstance(strict, ParseFailure) or found == strict
+    if isinstance(found, Verdict) and found.is_safe:
+        assert answer.strip().lower() == "safe"
+
+
+@given(st.lists(st.sampled_from(PII.codes), min_size=1), st.sampled_from([",", ", ", " ", "\r\n", " ,"]))
+def test_a_generated_answer_may_have_any_order_case_and_white_space(codes, comma):
+    answer = f"\n\nUnsafe\r\n {comma.join(codes).lower()} \r\n"
+    assert parse_generated(answer, PII) == Verdict.of(codes)
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "safe.", "safe,", "safe S1", "unsafe", "unsafe\nS1,", "unsafe S6", "S1", "not safe"]
+)
+def test_doubt_is_a_failure_for_the_tolerant_reader_too(answer):
+    found = parse_generated(answer, PII)
+    assert isinstance(found, ParseFailure)
+    assert found.answer == answer and found.reason.endswith("'unsafe' with codes of S1, S2, S3, S4, S5")
 
 
 def test_every_set_of_codes_is_one_verdict():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def test_smoke_runs_on_the_cpu_in_fp32(monkeypatch: pytest.MonkeyPatch, artifact
     assert run.folder.is_dir()
     table = run.describe()
     assert table.loc["train_rows", "value"] == PROFILES["smoke"].train_rows
-    assert table.loc["device", "from"] != "profile" and set(table["from"]) >= {"profile", "call"}
+    assert table.loc["device", "from"] != "profile" and set(table["from"]) >= {"profile", "default"}
 
 
 def test_the_machine_decides_device_and_dtype_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +83,18 @@ def test_everything_that_is_missing_is_listed_at_once(monkeypatch: pytest.Monkey
     assert not (artifacts / "guard-8b").exists()
 
 
+def test_artifacts_that_may_not_be_written_are_found_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, artifacts: Path
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != artifacts)
+    with pytest.raises(ProfileError, match=f"may not write in {artifacts}: set GUARD_ARTIFACTS to a folder of yours"):
+        resolve("smoke")
+    (artifacts / "file").touch()
+    monkeypatch.setenv("GUARD_ARTIFACTS", str(artifacts / "file"))
+    with pytest.raises(ProfileError, match="may not write in .*file: set GUARD_ARTIFACTS"):
+        resolve("smoke")
+
+
 def test_laptop_needs_no_gpu_and_no_token() -> None:
     profile = PROFILES["laptop"]
     assert profile.gpus == 0 and not profile.from_hub and PROFILES["guard-1b"].from_hub
@@ -89,9 +102,17 @@ def test_laptop_needs_no_gpu_and_no_token() -> None:
 
 
 def test_the_seed_comes_from_the_call_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve("smoke").seed == 0
+    def found(**given: int) -> tuple[int, str]:
+        run = resolve("smoke", **given)
+        assert run.describe().loc["seed", "from"] == run.seed_from
+        return run.seed, run.seed_from
+
+    for unset in (None, ""):
+        if unset is not None:
+            monkeypatch.setenv("GUARD_SEED", unset)
+        assert (found(), found(seed=0)) == ((0, "default"), (0, "call"))
     monkeypatch.setenv("GUARD_SEED", "2")
-    assert (resolve("smoke").seed, resolve("smoke", seed=1).seed) == (2, 1)
+    assert (found(), found(seed=1)) == ((2, "GUARD_SEED"), (1, "call"))
     monkeypatch.setenv("GUARD_SEED", "two")
     with pytest.raises(ProfileError, match="GUARD_SEED='two' is no whole number"):
         resolve("smoke")

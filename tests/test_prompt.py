@@ -235,6 +235,8 @@ def test_a_tokenizer_of_another_family_is_refused():
         (3.5, TypeError, "float"),
         (b"bytes", TypeError, "bytes"),
         ([1, 2], TypeError, "turns"),
+        (["Hi", "Yo"], TypeError, "turns, got list"),
+        (("User", "Hi"), TypeError, "turns, got tuple"),
         ([("User", None)], TypeError, "NoneType"),
         ([], ValueError, "begin with 'User'"),
         ([("Agent", "Hi")], ValueError, "begin with 'User'"),

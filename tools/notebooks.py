@@ -28,6 +28,7 @@ from typing import Any
 
 import jupytext
 import nbformat
+from filelock import FileLock, Timeout
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -41,10 +42,14 @@ SETUP = f"""\
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 if "google.colab" in sys.modules and not os.path.exists("../pyproject.toml"):  # Colab starts empty; no other place does
-    subprocess.run(["git", "clone", "--quiet", "--depth=1", "{ADDRESS}", "series"], check=True)
+    if not os.path.exists("series"):
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", "{ADDRESS}", "series"], check=True)
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "./series"], check=True)
+    old = [m for m in ("numpy", "pandas") if m in sys.modules and sys.modules[m].__version__ != version(m)]
+    assert not old, f"pip changed {{old}}, already loaded: choose Runtime > Restart session, then run this cell again"
     os.chdir("series/notebooks")"""
 """First code cell of every notebook."""
 
@@ -134,9 +139,19 @@ def run_all(profile: str, *, only: str = "", keep: bool = False, solved: bool = 
         solved: Whether to add each solution to its stub.
 
     Returns:
-        0, or 1 if a notebook failed.
+        0, or 1 if a notebook failed or another run works in the same folder.
     """
     run = resolve(profile)
+    lock = FileLock(run.folder / "notebooks.lock", blocking=False)
+    try:
+        with lock:
+            return _run_all(run, only, keep, solved)
+    except Timeout:
+        print(f"another run works in {run.folder}; wait until it ends, or set GUARD_ARTIFACTS to another folder")
+        return 1
+
+
+def _run_all(run: Run, only: str, keep: bool, solved: bool) -> int:
     folder = run.folder / "notebooks"
     timings_path = run.folder / "timings.json"
     timings = json.loads(timings_path.read_text()) if timings_path.exists() else {}
@@ -149,7 +164,7 @@ def run_all(profile: str, *, only: str = "", keep: bool = False, solved: bool = 
         if executed.exists() and mark.exists() and mark.read_text() == state and not only:
             print(f"{source.stem}: reused, nothing it depends on has changed", flush=True)
         else:
-            seconds = _execute(build(source, profile, solved=solved), executed)
+            seconds = _execute(build(source, run.profile.name, solved=solved), executed)
             if seconds is None:
                 return 1
             write_text(mark, state)
@@ -216,7 +231,7 @@ def _ship(run: Run) -> None:
     """Copies what readers begin with who have run nothing: every table of predictions, and the figure of the README."""
     place = repository() / "notebooks"
     shelf = place / "predictions" / run.profile.name
-    for table in sorted((run.folder / "predictions").glob("*.parquet")):
+    for table in sorted((run.folder / "predictions").glob("[!.]*")):
         write_whole(shelf / table.name, partial(shutil.copyfile, table))
     for ending in (".png", ".alt.txt"):
         figure = run.folder / "figures" / f"04-systems{ending}"

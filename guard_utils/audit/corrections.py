@@ -7,12 +7,9 @@ that may not be redistributed can be shared. Does not: decide anything.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-import pandas as pd
 
 from guard_utils.data.examples import Example, rows_fingerprint
 from guard_utils.files import write_text
@@ -39,8 +36,6 @@ class Correction:
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
             raise CorrectionError(f"action {self.action!r} of row {self.id!r} is none of {', '.join(ACTIONS)}")
-        if not self.reviewer.strip():
-            raise CorrectionError(f"the decision on {self.code} of row {self.id!r} has no reviewer; say who decided")
 
 
 def write_corrections(
@@ -55,11 +50,7 @@ def write_corrections(
 
 
 def read_corrections(path: Path, examples: Sequence[Example]) -> list[Correction]:
-    """Reads what `write_corrections` wrote about these examples.
-
-    Raises:
-        CorrectionError: Another format, another version of the data, or a broken line (named by number).
-    """
+    """Reads what `write_corrections` wrote about these examples, and no other version of them."""
     head, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
     if FORMAT not in head:
         raise CorrectionError(f"{path.name} does not begin with a header of {FORMAT}; write it with write_corrections")
@@ -81,14 +72,13 @@ def apply_corrections(
     """Returns the examples with corrected codes, spans unchanged; equal decisions of several reviewers are fine.
 
     Raises:
-        CorrectionError: An id is unknown or on several rows, two decisions on one (row, code) pair differ, or one does
-            not fit the data: a code to add that is given, one to remove that is not.
-        ValueError: A code is not in the policy.
+        CorrectionError: An id is unknown or on several rows, or a decision contradicts another or the data.
     """
-    counts = Counter(example.id for example in examples)
-    if repeated := [name for name, count in counts.items() if count > 1]:
-        raise CorrectionError(f"id {repeated[0]!r} is on several rows; give each row its own before correcting any")
-    codes = {example.id: set(example.codes) for example in examples}
+    codes: dict[str, set[str]] = {}
+    for example in examples:
+        if example.id in codes:
+            raise CorrectionError(f"id {example.id!r} is on several rows; give each row its own before correcting any")
+        codes[example.id] = set(example.codes)
     decided: dict[tuple[str, str], Correction] = {}
     for item in corrections:
         if item.id not in codes:
@@ -101,21 +91,6 @@ def apply_corrections(
         if item.action == "keep":
             continue
         if (item.action == "add") == (code in codes[row]):
-            raise CorrectionError(
-                f"can't {item.action} {code}: row {row!r} has {sorted(codes[row])}; corrected before?"
-            )
+            raise CorrectionError(f"can't {item.action} {code}: row {row!r} has {sorted(codes[row])}; done before?")
         codes[row] ^= {code}
     return [replace(example, codes=Verdict.of(codes[example.id]).codes) for example in examples]
-
-
-def read_review(path: Path, *, reviewer: str) -> list[Correction]:
-    """Reads the rows with a filled column `decision` from the CSV file that `review_table` began.
-
-    Raises:
-        CorrectionError: A column is missing, or a decision is none of add, remove and keep.
-    """
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if missing := sorted({"id", "code", "decision", "reason"} - set(table)):
-        raise CorrectionError(f"{path.name} lacks the columns {missing}; fill in the file that the review began with")
-    filled = table[table["decision"].str.strip() != ""].itertuples()
-    return [Correction(row.id, row.code, row.decision.strip().lower(), row.reason, reviewer) for row in filled]

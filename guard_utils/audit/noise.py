@@ -1,7 +1,7 @@
 """Label noise to practise on: added with a seed, so that every wrong (row, code) pair is known.
 
-Does: overlook categories, confuse them, apply wrong rules; measure what an audit finds. Does not: look for wrong labels
-(mapping, ranking) or correct them (corrections).
+Does: overlook categories, confuse them, apply wrong rules. Does not: look for wrong labels (`mapping`, `ranking`) or
+correct them (`corrections`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from guard_utils.audit.corrections import Correction
 from guard_utils.data.examples import Example, Span
 from guard_utils.data.labels import reference_codes_evaluation
 from guard_utils.policy import Taxonomy, Verdict
@@ -39,18 +38,10 @@ def add_label_noise(
     wrong: float = 0.03,
     rules: Callable[[Iterable[str]], tuple[str, ...]] = reference_codes_evaluation,
 ) -> LabelNoise:
-    """Adds noise that depends on the seed and a row's id, not on the order of rows.
+    """Adds noise to right examples; it depends on the seed and a row's id, not on the order of rows.
 
-    Args:
-        examples: With right spans and codes.
-        policy: Wrong codes are drawn from it.
-        seed: Decides which rows change.
-        missing: Share of the (row, code) pairs whose spans are removed ("missing").
-        wrong: Share of the pairs whose spans get a label of another category ("missing" and "wrong").
-        rules: Turns the labels of a row into its codes, the same in every row ("rule").
-
-    Raises:
-        ValueError: The shares add up to more than 1, or a category has no span.
+    Of the (row, code) pairs, a share of `missing` loses its spans; in a share of `wrong` they get a label of another
+    category. Then `rules` turn the labels of each row into its codes.
     """
     if min(missing, wrong) < 0 or missing + wrong > 1:
         raise ValueError(f"missing {missing} and wrong {wrong} must be shares of the codes that add up to at most 1")
@@ -90,24 +81,7 @@ def _draw(*keys: object) -> float:
 
 
 def wrong_pairs(given: Sequence[Example], right: Sequence[Example]) -> set[tuple[str, str]]:
-    """Returns the (id, code) pairs on which two versions of the same rows differ.
-
-    Raises:
-        ValueError: The rows are not the same.
-    """
+    """Returns the (id, code) pairs on which two versions of the same rows differ."""
     if [example.id for example in given] != [example.id for example in right]:
         raise ValueError("the ids differ, or their order does; pass two versions of the same rows")
     return {(a.id, code) for a, b in zip(given, right, strict=True) for code in set(a.codes) ^ set(b.codes)}
-
-
-def found_within(ranked: pd.DataFrame, pairs: set[tuple[str, str]], *, share: float = 0.1) -> float:
-    """Returns the share of the wrong pairs in the first `share` of a ranking (`id, code`); NaN without wrong pairs."""
-    top = ranked.head(round(len(ranked) * share))
-    hits = pairs & set(zip(top["id"], top["code"], strict=True))
-    return len(hits) / len(pairs) if pairs else float("nan")
-
-
-def correction_precision(corrections: Iterable[Correction], pairs: set[tuple[str, str]]) -> float:
-    """Returns the share of the changes that change a wrong pair, and so correct it; NaN without changes."""
-    changes = [(item.id, item.code) for item in corrections if item.action != "keep"]
-    return sum(change in pairs for change in changes) / len(changes) if changes else float("nan")

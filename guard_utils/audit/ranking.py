@@ -1,7 +1,7 @@
 """Single wrong labels: probabilities from a model that has not seen the row, a ranking to review, a careful decision.
 
-Does: out-of-fold scores by template, cleanlab's label quality, decisions without a reader, the reviewer's table. Does
-not: find mapping errors (mapping; correct them first, a model repeats what it was taught) or apply corrections.
+Does: out-of-fold scores by template, cleanlab's label quality, decisions without a reader. Does not: find mapping
+errors (`mapping`; correct them first, a model repeats what it was taught) or apply corrections.
 """
 
 from __future__ import annotations
@@ -25,15 +25,9 @@ Model = Callable[[Sequence[Example], Sequence[Example], Taxonomy, int], pd.DataF
 def out_of_fold(
     examples: Sequence[Example], policy: Taxonomy, model: Model, *, folds: int = 5, seed: int = 0
 ) -> pd.DataFrame:
-    """Scores every example with a model trained on other templates (`template_id`).
+    """Scores each example with one of `folds` models that were trained on other templates (`template_id`).
 
-    The model is trained `folds` times; templates are dealt to the folds so that the rarest codes are spread evenly.
-
-    Returns:
-        A predictions table in the order of the examples, `gold` being the given codes.
-
-    Raises:
-        ValueError: Fewer than two folds or fewer templates than folds; a code is given to no row or to all.
+    Templates are dealt to the folds so that the rarest codes are spread evenly. The table is in the examples' order.
     """
     groups = [example.template_id for example in examples]
     if not 2 <= folds <= len(set(groups)):
@@ -50,24 +44,17 @@ def out_of_fold(
 
 
 def _check_both_sides(given: BoolMatrix, policy: Taxonomy) -> None:
-    one_sided = [code for code, column in zip(policy.codes, given.T, strict=True) if column.all() or not column.any()]
-    if one_sided:
-        codes = ", ".join(one_sided)
+    codes = ", ".join(code for code, mean in zip(policy.codes, given.mean(axis=0), strict=True) if mean in (0, 1))
+    if codes:
         raise ValueError(f"{codes} is given to no row or to all: was a label never mapped? See find_mapping_errors")
 
 
 def rank_label_issues(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
     """Ranks every (row, code) pair by how much an out-of-sample model doubts it, most doubtful first.
 
-    The score is cleanlab's label quality, adjusted for how sure the model usually is of a category (Kuan and Mueller
-    2022; Thyagarajan and others 2022, https://arxiv.org/abs/2211.13895).
-
-    Returns:
-        All pairs: `id, code, action` ("add" where the code is not given, else "remove"), `p` (the model's probability
-        of the code), `quality` (0 to 1).
-
-    Raises:
-        ValueError: The predictions table is faulty, or a code is given to no row or to all.
+    Columns are `id, code, action` ("add" where the code is not given, else "remove"), `p` (the model's probability of
+    the code) and `quality` (0 to 1): cleanlab's label quality, adjusted for how sure the model usually is of a category
+    (Kuan and Mueller 2022; Thyagarajan and others 2022, https://arxiv.org/abs/2211.13895).
     """
     check_predictions(df, policy)
     given, p = gold_matrix(df, policy), score_matrix(df, policy)
@@ -83,19 +70,12 @@ def rank_label_issues(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
     return pd.DataFrame(pairs).sort_values(["quality", "id", "code"], ignore_index=True)
 
 
-def automatic_corrections(
-    ranked: pd.DataFrame, *, quality: float = 0.1, kept: Collection[Correction] = (), reviewer: str = "automatic"
-) -> list[Correction]:
-    """Decides without a reader the pairs where the model says the opposite and label quality is below `quality`.
-
-    Pairs of `kept`, earlier decisions, are left alone. Choose `quality` on noise of your own (`add_label_noise`).
-    """
-    done = {(item.id, item.code) for item in kept}
+def automatic_corrections(ranked: pd.DataFrame, *, quality: float = 0.1) -> list[Correction]:
+    """Decides without a reader the pairs where the model says the opposite and label quality is below `quality`."""
     opposite = np.where(ranked["action"] == "add", ranked["p"], 1 - ranked["p"]) > 0.5
     return [
-        Correction(row.id, row.code, row.action, f"the model disagrees, label quality {row.quality:.3f}", reviewer)
+        Correction(row.id, row.code, row.action, f"the model disagrees, label quality {row.quality:.3f}", "automatic")
         for row in ranked[opposite & (ranked["quality"] < quality)].itertuples()
-        if (row.id, row.code) not in done
     ]
 
 
@@ -107,19 +87,3 @@ def undecided_rows(ranked: pd.DataFrame, corrections: Collection[Correction], *,
     done = {(item.id, item.code) for item in corrections}
     doubtful = ranked[(ranked["quality"] < quality) & (ranked["action"] == "add")]
     return {row.id for row in doubtful.itertuples() if (row.id, row.code) not in done}
-
-
-def review_table(ranked: pd.DataFrame, df: pd.DataFrame) -> pd.DataFrame:
-    """Makes the table of ranked pairs in which a reviewer fills `decision` and `reason`; see `read_review`.
-
-    Raises:
-        ValueError: An id of `ranked` is not in `df`.
-    """
-    rows = df.set_index("id")
-    if lost := sorted(set(ranked["id"]) - set(rows.index)):
-        raise ValueError(f"id {lost[0]!r} of the ranking is not among the rows; pass the table that was ranked")
-    rows = rows.loc[ranked["id"]]
-    given = [", ".join(codes) or "safe" for codes in rows["gold"]]
-    table = ranked.rename(columns={"action": "suggestion"})
-    table = table.assign(decision="", reason="", given=given, text=rows["text"].to_numpy())
-    return table[["id", "code", "decision", "reason", "suggestion", "given", "text", "quality", "p"]]

@@ -1,7 +1,7 @@
-"""From rows to examples and training lines, and splits by template.
+"""From rows to examples, and splits by template.
 
-Does: map labels to codes, each distinct label decided once; find where the labelled values are in a text. Does not:
-read files (`rows`), decide what a label means (`labels`), compare sets (`leakage`).
+Does: map the labels of a row to codes; warn of rows whose parts contradict each other. Does not:
+read files (`rows`), decide what a label means (`labels`), compare sets (`leaks`).
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ import json
 import re
 import unicodedata
 import warnings
-from bisect import bisect
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import accumulate, islice, pairwise
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from guard_utils.data.labels import LabelMap, UnknownLabelError
+from guard_utils.data.rows import SCHEMA_65K, Fault, Schema, checked_rows, refuse
+from guard_utils.policy import Verdict, require_list
 
-from guard_utils.data.labels import LabelMap, UnknownLabelError, bio_label
-from guard_utils.data.rows import SCHEMA_65K, DataError, Schema, as_table
-from guard_utils.policy import Verdict
+if TYPE_CHECKING:
+    from guard_utils.prompt import GuardPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +30,7 @@ class Span:
     """A labelled stretch of a text.
 
     Attributes:
-        start: First character; -1 where the value is not found in the text.
+        start: First character; -1 where the place of the value is not known.
         end: Character after the last; -1 likewise.
         label: Label of the data set.
         code: Category of the label; None where it is safe.
@@ -58,6 +55,8 @@ class Example:
         situation: What the text is about; empty where the data does not say.
         spans: Labelled stretches in the data's order.
         clause_ids: Clauses the text is composed of; empty where it is not.
+        masked: The set's text with `[LABEL]` in place of each value, the same for `[PHONE_NUMBER_1]` and
+            `[PHONENUMBER]`; empty where the data has none.
     """
 
     id: str
@@ -68,6 +67,7 @@ class Example:
     situation: str
     spans: tuple[Span, ...]
     clause_ids: tuple[str, ...] = ()
+    masked: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -81,131 +81,131 @@ def to_examples(rows: Any, label_map: LabelMap, *, place: str = "rows") -> list[
     Args:
         rows: What `load` returns, or plain rows of either schema.
         label_map: The map of this data set, e.g. `PII_200K`.
-        place: Name of the source, for errors.
+        place: Name of the source, for errors and warnings.
 
     Raises:
-        DataError: See `load`.
+        DataError: Lists the rows that cannot be read or trained on; see `load`.
         UnknownLabelError: Lists every label that the map does not decide.
 
     Warns:
-        UserWarning: Some values are not at their offsets. Their labels count; their spans get offsets -1.
+        UserWarning: Rows contradict themselves: how many in which way. They are returned, with the labels they have.
     """
-    table, schema = as_table(rows, place)
-    spans_of = _token_spans if schema is SCHEMA_65K else _mask_spans
-    examples = []
-    plain = (row for batch in table.to_batches(max_chunksize=10_000) for row in batch.to_pylist())
-    for row, codes in zip(plain, _codes(table, schema, label_map, place), strict=True):
-        spans = spans_of(row, row[schema.text])
-        examples.append(
-            Example(
-                id=row["id"],
-                text=row[schema.text],
-                codes=codes,
-                language=row.get("language") or "und",
-                template_id=row.get("template_id") or _template_fingerprint(row[schema.masked]),
-                situation=row.get("situation") or "",
-                spans=tuple(Span(*span, label_map.by_label[span[2]].code) for span in spans),
-                clause_ids=tuple(row.get("clause_ids") or ()),
+    checked, schema = checked_rows(rows, place)
+    examples: list[Example] = []
+    unknown: dict[str, list[str]] = defaultdict(list)
+    contradictions: dict[str, list[str]] = defaultdict(list)
+    for number, row in enumerate(checked, 1):
+        spans, masked = _spans(row, schema), _normalised(row[schema.masked])
+        labels = [label for _, _, label in spans]
+        for label in labels:
+            if label not in label_map.by_label:
+                unknown[label].append(f"{place}, row {number}, field {schema.labels!r}: {row[schema.text][:80]!r}")
+        for kind, what in _contradictions(row, schema, masked, spans):
+            contradictions[kind].append(f"row {number} {what}")
+        if not unknown:
+            examples.append(
+                Example(
+                    id=row["id"],
+                    text=row[schema.text],
+                    codes=label_map.codes(labels),
+                    language=row.get("language") or "und",
+                    template_id=row.get("template_id") or _template_fingerprint(masked),
+                    situation=row.get("situation") or "",
+                    spans=tuple(Span(*span, label_map.by_label[span[2]].code) for span in spans),
+                    clause_ids=tuple(row.get("clause_ids") or ()),
+                    masked=masked,
+                )
             )
-        )
-    lost = sum(span.start < 0 for example in examples for span in example.spans)
-    if lost:
-        warnings.warn(f"{place}: {lost} values are not at their offsets; their labels count", stacklevel=2)
+    if unknown:
+        raise UnknownLabelError(label_map.name, unknown)
+    if contradictions:
+        kinds = [f"\n{len(hits):>6} rows: {kind}; first {hits[0]}" for kind, hits in contradictions.items()]
+        head = f"{place}: parts of a row contradict each other; its labels count as they are, check them:"
+        warnings.warn(head + "".join(kinds), stacklevel=2)
     return examples
 
 
-def training_lines(rows: Any, label_map: LabelMap, *, place: str = "rows") -> Iterator[dict[str, str]]:
-    """Maps rows to lines `{"id", "text", "answer"}`: the fast way, for sets whose spans are not needed.
-
-    Everything is checked before the first line.
+def check_trainable(examples: Iterable[Example], prompt: GuardPrompt, *, place: str = "examples") -> None:
+    """Checks that a prompt accepts every text; the longest it takes depends on its tokenizer.
 
     Raises:
-        DataError: See `load`.
-        UnknownLabelError: Lists every label that the map does not decide.
+        DataError: Lists the examples that it refuses.
     """
-    table, schema = as_table(rows, place)
-    codes = _codes(table, schema, label_map, place)
-    answers = {found: Verdict(found).text for found in set(codes)}
-    ids, texts = table["id"].to_pylist(), table[schema.text].to_pylist()
-    return ({"id": i, "text": t, "answer": answers[c]} for i, t, c in zip(ids, texts, codes, strict=True))
-
-
-def _codes(table: pa.Table, schema: Schema, label_map: LabelMap, place: str) -> list[tuple[str, ...]]:
-    """Codes of each row. Each distinct label is decided once, each distinct list of codes is put in order once."""
-    column = table[schema.labels].combine_chunks()
-    values = column.flatten()
-    tags = (pc.struct_field(values, "label") if pa.types.is_struct(values.type) else values).dictionary_encode()
-    numbers = tags.indices.to_numpy()
-    ends = np.concatenate([[0], np.cumsum(pc.list_value_length(column))])
-    decided: list[str] = []  # code of each distinct tag; empty where it is safe
-    unknown: Counter[str] = Counter()
-    first: dict[str, str] = {}
-    for number, tag in enumerate(tags.dictionary.to_pylist()):
-        hits = np.flatnonzero(numbers == number)
-        row = int(np.searchsorted(ends, hits[0], side="right"))
-        where = f"{place}, row {row}, field {schema.labels!r}: {table[schema.text][row - 1].as_py()[:80]!r}"
+    faults = []
+    for row, example in enumerate(examples, 1):
         try:
-            label = bio_label(tag) if schema is SCHEMA_65K else tag
+            prompt.segments(example.text)
         except ValueError as error:
-            raise DataError(f"{where}: {error}; correct the row or remove it") from None
-        if label is not None and label not in label_map.by_label:
-            unknown[label] += len(hits)
-            first.setdefault(label, where)
-            label = None
-        decided.append("" if label is None else label_map.by_label[label].code or "")
-    if unknown:
-        raise UnknownLabelError(label_map.name, unknown, first)
-
-    @cache
-    def ordered(codes: tuple[str, ...]) -> tuple[str, ...]:
-        return Verdict.of(codes).codes
-
-    # Most labels are safe; what is left of each row is short, and the same few lists come again and again.
-    violates = np.array([code != "" for code in decided], dtype=bool)[numbers]
-    codes = tuple([decided[number] for number in numbers[violates].tolist()])
-    ends = np.concatenate([[0], np.cumsum(violates)])[ends]
-    return [ordered(codes[start:end]) for start, end in pairwise(ends.tolist())]
+            faults.append(Fault(row, "text", f"{error} (id {example.id!r})"))
+    refuse(faults, place)
 
 
-def _mask_spans(row: Mapping[str, Any], text: str) -> Iterable[tuple[int, int, str]]:
-    """Spans of a 200k row, which has offsets."""
-    for mask in row["privacy_mask"]:
+def _spans(row: Mapping[str, Any], schema: Schema) -> list[tuple[int, int, str]]:
+    """Start, end and label of each value: 65k does not say where a value is, 200k does, and sometimes wrongly."""
+    spans = []
+    if schema is SCHEMA_65K:
+        previous = None
+        for tag in row[schema.labels]:
+            label = tag[2:]  # nothing is left of "O"
+            if label and not (tag.startswith("I-") and label == previous):
+                spans.append((-1, -1, label))
+            previous = label
+        return spans
+    text = row[schema.text]
+    for mask in row[schema.labels]:
         start, end = mask["start"], mask["end"]
         right = 0 <= start < end <= len(text) and text[start:end] == mask["value"]
-        yield (start, end, mask["label"]) if right else (-1, -1, mask["label"])
-
-
-def _token_spans(row: Mapping[str, Any], text: str) -> Iterable[tuple[int, int, str]]:
-    """Spans of a 65k row, which has no offsets: tokens are looked for in the text from left to right.
-
-    A token's `##` (WordPiece) or `\u2581` (SentencePiece) is no part of the text; case and accents may differ. `B-`
-    opens a span and `I-` of the same label continues it; an `I-` with nothing to continue opens one.
-    """
-    folded, cursor, previous = _fold(text), 0, None
-    spans: list[tuple[int, int, str]] = []
-    for token, tag in zip(row["tokenised_unmasked_text"], row["token_entity_labels"], strict=True):
-        piece = _fold(token.removeprefix("##").lstrip("\u2581"))
-        # A hit far from the last token is chance behind an unknown token, not this token's place.
-        start = folded.find(piece, cursor, cursor + 40 + len(piece)) if piece else -1
-        cursor = start + len(piece) if start >= 0 else cursor
-        label = bio_label(tag)
-        if label is not None:
-            continues = tag.startswith("I-") and label == previous
-            opening = spans.pop()[0] if continues else start
-            spans.append((opening, cursor, label) if min(opening, start) >= 0 else (-1, -1, label))
-        previous = label
+        spans.append((start, end, mask["label"]) if right else (-1, -1, mask["label"]))
     return spans
 
 
-def _fold(text: str) -> str:
-    """Removes case and accents character by character, so that offsets stay."""
-    return text.lower() if text.isascii() else "".join(unicodedata.normalize("NFD", c)[0].lower()[0] for c in text)
+_SLOT = re.compile(r"\[([\w -]+?)(?:_\d+)?\]")
+
+
+def _normalised(masked: str) -> str:
+    """Spells placeholders alike for both schemas: `[PHONE_NUMBER_1]` and `[PHONENUMBER]` are one."""
+    return _SLOT.sub(lambda slot: f"[{slot[1].replace('_', '')}]", masked)
+
+
+def _contradictions(
+    row: Mapping[str, Any], schema: Schema, masked: str, spans: Sequence[tuple[int, int, str]]
+) -> Iterator[tuple[str, str]]:
+    """Yields kind and detail of what the parts of a row disagree about."""
+    text = row[schema.text]
+    listed = Counter(_SLOT.findall(_normalised("".join(f"[{label}]" for _, _, label in spans))))
+    # Brackets that the text has too, or in small letters, are no placeholders: `[see below]`.
+    slots = Counter(_SLOT.findall(masked)) - Counter(_SLOT.findall(_normalised(text)))
+    slots = Counter({slot: count for slot, count in slots.items() if slot.isupper() or slot in listed})
+    if schema is SCHEMA_65K:
+        # A masked text may name a value twice that is tagged once.
+        listed, slots = Counter(listed.keys()), Counter(slots.keys())
+        tokens, tags = row[schema.more[0]], row[schema.labels]
+        if len(tokens) != len(tags):
+            yield f"{schema.labels} and {schema.more[0]} differ in length", f"has {len(tags)} and {len(tokens)}"
+        if not {"[UNK]", "<unk>"} & set(tokens) and not _letters(text).startswith(_letters("".join(tokens))):
+            yield f"{schema.more[0]} are not those of {schema.text}", f"begins {tokens[:5]}"
+    elif lost := [label for start, _, label in spans if start < 0]:
+        yield "a value is not at its offsets", f"has {lost}"
+    if lost := list((listed - slots).elements()):
+        yield f"a label of {schema.labels} is not in {schema.masked}", f"has {lost}"
+    if lost := list((slots - listed).elements()):
+        yield f"a label of {schema.masked} is not in {schema.labels}", f"has {lost}"
+    place, pieces = 0, _SLOT.split(masked)[::2]
+    fits = text.startswith(pieces[0]) and text.endswith(pieces[-1])
+    for piece in pieces:
+        found = text.find(piece, place)
+        fits, place = fits and found >= 0, found + len(piece)
+    if not fits:
+        yield f"{schema.masked} is not {schema.text} with values replaced", f"begins {text[:40]!r}"
+
+
+def _letters(text: str) -> str:
+    """Letters and digits of a text without case and accents, as far as tokenizers agree about them."""
+    return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", text).lower())
 
 
 def _template_fingerprint(masked: str) -> str:
-    """Names a template by its masked text, alike for both schemas: `[PHONE_NUMBER_1]` and `[PHONENUMBER]` are one."""
-    plain = re.sub(r"\[([A-Z][A-Z0-9_]*?)(?:_\d+)?\]", lambda slot: f"[{slot[1].replace('_', '')}]", masked)
-    return "t" + hashlib.blake2b(" ".join(plain.split()).casefold().encode(), digest_size=8).hexdigest()
+    return "t" + hashlib.blake2b(" ".join(masked.split()).casefold().encode(), digest_size=8).hexdigest()
 
 
 def rows_fingerprint(examples: Iterable[Example]) -> str:
@@ -223,39 +223,28 @@ def reference_selection(codes: Sequence[Sequence[str]], *, kind: str, n: int = 9
         n: At most so many.
 
     Raises:
+        TypeError: One text instead of a list, for all rows or for one.
         ValueError: Another kind.
     """
     if kind not in ("single", "multi"):
         raise ValueError(f"kind is {kind!r}; use 'single' or 'multi'")
+    for found in (codes, *codes):
+        require_list(found, "codes")
     return list(islice((i for i, found in enumerate(codes) if (len(found) > 1) == (kind == "multi")), n))
 
 
-def split_by_template(
-    examples: Iterable[Example], *, seed: int, fractions: Mapping[str, float] | None = None
-) -> dict[str, list[Example]]:
+def split_by_template(examples: Iterable[Example], *, seed: int) -> dict[str, list[Example]]:
     """Splits examples so that a template is in one part only.
 
-    A template's part follows from its id and the seed alone: neither order nor the other examples matter, and a part
-    gets its fraction of the *templates* in expectation.
-
-    Args:
-        examples: Any number.
-        seed: Another seed gives another split.
-        fractions: Part to share, adding up to 1; train .8, validation .1 and test .1 if left out.
+    A template's part follows from its id and the seed alone: neither order nor the other examples matter.
 
     Returns:
-        Part to its examples, in the given order.
-
-    Raises:
-        ValueError: A share is not above 0 or they do not add up to 1.
+        Examples in the given order by part: about 80 % of the *templates* in "train", 10 % each in "validation" and
+        "test".
     """
-    shares = dict(fractions or {"train": 0.8, "validation": 0.1, "test": 0.1})
-    if min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-9:
-        raise ValueError(f"fractions {shares} must each be above 0 and add up to 1")
-    names, bounds = list(shares), list(accumulate(shares.values()))
-    parts: dict[str, list[Example]] = {name: [] for name in shares}
+    parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
     for example in examples:
         digest = hashlib.blake2b(f"{seed}:{example.template_id}".encode(), digest_size=8).digest()
         draw = int.from_bytes(digest, "big") / 2**64
-        parts[names[min(bisect(bounds, draw), len(names) - 1)]].append(example)
+        parts["train" if draw < 0.8 else "validation" if draw < 0.9 else "test"].append(example)
     return parts

@@ -7,13 +7,13 @@ substring rules for comparison. Does not: guess. An unknown label is an error, n
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guard_utils.policy import CODE_PATTERN, Verdict
+from guard_utils.policy import CODE_PATTERN, Verdict, require_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,26 +27,23 @@ class LabelRule:
     code: str | None
     reason: str
 
+    def __post_init__(self) -> None:
+        if not self.label.strip():
+            raise ValueError(f"the rule {self.code!r}, {self.reason!r} has no label; name the one it decides")
+        if self.code is not None and not CODE_PATTERN.fullmatch(self.code):
+            raise ValueError(
+                f"code {self.code!r} of {self.label} is not S1 ... S99; give None (in a file: nothing) for safe"
+            )
+
 
 class UnknownLabelError(ValueError):
-    """Labels that a map does not decide.
+    """Labels that a map does not decide, from the places where each is."""
 
-    Attributes:
-        counts: Unknown label to how often it occurs.
-        examples: Unknown label to the place where it occurs first.
-    """
-
-    def __init__(self, map_name: str, counts: Mapping[str, int], examples: Mapping[str, str] | None = None) -> None:
-        self.counts = dict(counts)
-        self.examples = dict(examples or {})
-        listed = ""
-        for label, count in sorted(self.counts.items()):
-            first = f", first in {self.examples[label]}" if label in self.examples else ""
-            listed += f"\n  {label!r}: {count} times{first}"
-        super().__init__(
-            f"label map {map_name!r} does not decide {len(self.counts)} label(s):{listed}\n"
-            "Decide each with map.extended([LabelRule(label, code or None, reason)]), or use the map of this data set."
-        )
+    def __init__(self, map_name: str, places: Mapping[str, Sequence[str]]) -> None:
+        lines = [f"  {label!r}: {len(where)} times, first in {where[0]}" for label, where in sorted(places.items())]
+        head = f"label map {map_name!r} does not decide {len(lines)} label(s):"
+        fix = "Add LabelRule(label, code or None, reason) to map.rules for each, or use the map of this data set."
+        super().__init__("\n".join([head, *lines, fix]))
 
 
 @dataclass(frozen=True)
@@ -58,8 +55,7 @@ class LabelMap:
 
     def __post_init__(self) -> None:
         labels = [rule.label for rule in self.rules]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"label map {self.name!r} decides {twice} more than once; keep one rule each")
 
     @classmethod
@@ -69,23 +65,22 @@ class LabelMap:
         Raises:
             ValueError: A line is malformed or decides a label again; names file and line.
         """
-        rules: list[LabelRule] = []
+        rules: dict[str, LabelRule] = {}
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
-            header = next(reader, [])
-            if header != ["label", "code", "reason"]:
-                raise ValueError(f"{path}, line 1: the header is {header}; write label,code,reason")
-            for cells in reader:
-                place = f"{path}, line {reader.line_num}"
-                if len(cells) != 3 or not cells[0]:
-                    raise ValueError(f"{place}: {cells} is not label,code,reason; quote a reason that holds a comma")
-                label, code, reason = cells
-                if code and not CODE_PATTERN.fullmatch(code):
-                    raise ValueError(f"{place}: code {code!r} of {label} is not S1 ... S99; leave it empty for safe")
-                if any(rule.label == label for rule in rules):
-                    raise ValueError(f"{place}: label {label!r} is decided a second time; keep one line")
-                rules.append(LabelRule(label, code or None, reason))
-        return cls(name, tuple(rules))
+            try:
+                if (header := next(reader, [])) != ["label", "code", "reason"]:
+                    raise ValueError(f"the header is {header}; write label,code,reason")
+                for cells in reader:
+                    if len(cells) != 3:
+                        raise ValueError(f"{cells} is not label,code,reason; quote a reason that holds a comma")
+                    label, code, reason = cells
+                    if label in rules:
+                        raise ValueError(f"label {label!r} is decided a second time; keep one line")
+                    rules[label] = LabelRule(label, code or None, reason)
+            except (ValueError, csv.Error) as error:
+                raise ValueError(f"{path}, line {max(1, reader.line_num)}: {error}") from None
+        return cls(name, tuple(rules.values()))
 
     @cached_property
     def by_label(self) -> dict[str, LabelRule]:
@@ -96,21 +91,18 @@ class LabelMap:
         """Maps the labels of one text to its codes, ascending and each once; `()` means safe.
 
         Args:
-            labels: Whole labels. Nothing is stripped: remove prefixes with `bio_label` first.
+            labels: Whole labels, without `B-` and `I-`.
 
         Raises:
+            TypeError: One text instead of a list.
             UnknownLabelError: Lists every label that the map does not hold.
         """
+        require_list(labels, "labels")
         seen = list(labels)
-        unknown = {label: seen.count(label) for label in seen if label not in self.by_label}
-        if unknown:
-            raise UnknownLabelError(self.name, unknown)
+        if unknown := [label for label in seen if label not in self.by_label]:
+            raise UnknownLabelError(self.name, {label: [str(seen)] * unknown.count(label) for label in unknown})
         found = (self.by_label[label].code for label in seen)
         return Verdict.of(code for code in found if code is not None).codes
-
-    def extended(self, rules: Iterable[LabelRule], *, name: str | None = None) -> LabelMap:
-        """Makes a map with more rules, for a data set that uses labels beyond these."""
-        return LabelMap(name or f"{self.name}+", self.rules + tuple(rules))
 
     def table(self) -> pd.DataFrame:
         """Tabulates the decisions: columns `label`, `code` ("safe" for none) and `reason`, violations first."""
@@ -125,19 +117,6 @@ PII_65K = LabelMap.from_csv(Path(__file__).with_name("pii_65k.csv"), name="ai4pr
 
 PII_200K = LabelMap.from_csv(Path(__file__).with_name("pii_200k.csv"), name="ai4privacy-200k")
 """Labels of ai4privacy/pii-masking-200k (field `privacy_mask`), the embedded corpus and the independent benchmark."""
-
-
-def bio_label(tag: str) -> str | None:
-    """Removes the `B-` or `I-` prefix of a token tag; None for `O`.
-
-    Raises:
-        ValueError: The tag is none of `O`, `B-...` and `I-...`.
-    """
-    if tag == "O":
-        return None
-    if tag[:2] in ("B-", "I-") and len(tag) > 2:
-        return tag[2:]
-    raise ValueError(f"token tag {tag!r} is none of 'O', 'B-LABEL' and 'I-LABEL'")
 
 
 REFERENCE_TRAINING_KEYS: Mapping[str, str] = {
@@ -171,4 +150,5 @@ def reference_codes_evaluation(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def _codes_by_substring(labels: Iterable[str], keys: Mapping[str, str]) -> tuple[str, ...]:
+    require_list(labels, "labels")
     return Verdict.of(code for label in labels for key, code in keys.items() if key in label).codes

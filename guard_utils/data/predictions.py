@@ -111,45 +111,31 @@ def check_predictions(df: pd.DataFrame, policy: Taxonomy) -> None:
             )
 
 
-def code_matrix(
-    lists: Iterable[Iterable[str]], policy: Taxonomy, *, ids: Sequence[str] | pd.Series, column: str
-) -> BoolMatrix:
-    """Turns lists of codes into a bool matrix [rows, categories].
-
-    Args:
-        lists: One list, tuple or array of codes per row.
-        policy: Names and orders the columns.
-        ids: Ids of the rows, for messages.
-        column: Name of the list column, for messages.
-
-    Raises:
-        ValueError: A cell is no list, or a code is unknown or repeated.
-    """
-    place = {code: i for i, code in enumerate(policy.codes)}
-    matrix = np.zeros((len(ids), len(policy)), dtype=bool)
-    for row, (cell, name) in enumerate(zip(lists, ids, strict=True)):
-        if not isinstance(cell, list | tuple | np.ndarray):
-            raise ValueError(f"{column} is {cell!r} on row {row} (id {name!r}); write a list of codes, [] where safe")
-        for code in cell:
-            if code not in place:
-                raise ValueError(
-                    f"{column} holds {code!r} on row {row} (id {name!r}); policy {policy.name!r} has only "
-                    f"{', '.join(policy.codes)}: map the labels to these codes"
-                )
-            if matrix[row, place[code]]:
-                raise ValueError(f"{column} repeats a code on row {row} (id {name!r}): {list(cell)}; write it once")
-            matrix[row, place[code]] = True
-    return matrix
-
-
 def gold_matrix(df: pd.DataFrame, policy: Taxonomy) -> BoolMatrix:
-    """Gold codes as bool [rows, categories], checked by `code_matrix`."""
-    return code_matrix(df["gold"], policy, ids=df["id"], column="gold")
+    """Gold codes as bool [rows, categories], checked."""
+    return _code_matrix(df, "gold", policy)
 
 
 def predicted_matrix(df: pd.DataFrame, policy: Taxonomy) -> BoolMatrix:
-    """Predicted codes as bool [rows, categories], checked by `code_matrix`."""
-    return code_matrix(df["predicted"], policy, ids=df["id"], column="predicted")
+    """Predicted codes as bool [rows, categories], checked."""
+    return _code_matrix(df, "predicted", policy)
+
+
+def _code_matrix(df: pd.DataFrame, column: str, policy: Taxonomy) -> BoolMatrix:
+    place = {code: i for i, code in enumerate(policy.codes)}
+    matrix = np.zeros((len(df), len(policy)), dtype=bool)
+    for row, (cell, name) in enumerate(zip(df[column], df["id"], strict=True)):
+        where = f"on row {row} (id {name!r})"
+        if not isinstance(cell, list | tuple | np.ndarray):
+            raise ValueError(f"{column} is {cell!r} {where}; write a list of codes, [] where safe")
+        for code in cell:
+            if code not in place:
+                has = f"policy {policy.name!r} has only {', '.join(policy.codes)}"
+                raise ValueError(f"{column} holds {code!r} {where}; {has}: map the labels to these codes")
+            if matrix[row, place[code]]:
+                raise ValueError(f"{column} repeats a code {where}: {list(cell)}; write it once")
+            matrix[row, place[code]] = True
+    return matrix
 
 
 def score_matrix(df: pd.DataFrame, policy: Taxonomy) -> FloatArray:

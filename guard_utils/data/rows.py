@@ -1,20 +1,21 @@
 """Rows of ai4privacy's two schemas, read from the hub or a file and checked.
 
-Does: bring a `.jsonl` or `.parquet` file, a hub data set or plain rows to one Arrow table. The embedded corpus and the
-independent benchmark have the 200k schema too. Does not: skip or repair a row. A fault is a `DataError`.
+Does: read a `.jsonl`, `.jsonl.gz` or `.parquet` file, a hub data set or plain rows. Does not: skip or repair a row.
+Rows that cannot be read or trained on are listed in one `DataError`.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
+from guard_utils.policy import require_list
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,31 +24,50 @@ HUB_REVISIONS = {
     "ai4privacy/pii-masking-65k": "main",
     "ai4privacy/pii-masking-200k": "a58ec6b71411206684132d333663bc203e0f69a4",
 }
-"""Revision that `load` asks the hub for; a branch is resolved to its commit before anything is downloaded."""
+"""Revision that `load` asks the hub for."""
 
-_MASK = pa.struct({"value": pa.string(), "start": pa.int64(), "end": pa.int64(), "label": pa.string()})
+MAX_CHARACTERS = 8_000
+"""A longer text is refused: about 2,048 tokens, the longest conversation that `GuardPrompt` accepts."""
 
-FIELDS: Mapping[str, pa.DataType] = {
-    "unmasked_text": pa.string(),
-    "masked_text": pa.string(),
-    "tokenised_unmasked_text": pa.list_(pa.string()),
-    "token_entity_labels": pa.list_(pa.string()),
-    "source_text": pa.string(),
-    "target_text": pa.string(),
-    "privacy_mask": pa.list_(_MASK),
-    "language": pa.string(),
-    "id": pa.string(),
-    "template_id": pa.string(),
-    "situation": pa.string(),
-    "clause_ids": pa.list_(pa.string()),
-    "split": pa.string(),
-    "phase": pa.int64(),
+FIELDS: Mapping[str, Any] = {
+    "unmasked_text": str,
+    "masked_text": str,
+    "tokenised_unmasked_text": [str],
+    "token_entity_labels": [str],
+    "source_text": str,
+    "target_text": str,
+    "privacy_mask": [{"value": str, "start": int, "end": int, "label": str}],
+    "language": str,
+    "id": str,
+    "template_id": str,
+    "situation": str,
+    "clause_ids": [str],
+    "split": str,
+    "phase": int,
 }
 """The fields that are read, of either schema. Others are dropped."""
 
 
 class DataError(ValueError):
-    """Rows that cannot be read; the message names file, row (counted from 1), field and the fix."""
+    """Rows that cannot be used; the message names file, row (counted from 1), field and the fix."""
+
+
+class Fault(NamedTuple):
+    """What is wrong in a field of a row (counted from 1), and the fix."""
+
+    row: int
+    field: str
+    what: str
+
+
+def refuse(faults: Iterable[Fault], place: str) -> None:
+    """Raises one DataError that lists the first twenty faults and counts the rest; no fault is fine."""
+    found = list(faults)
+    lines = [f"{place}, row {row}, field {field!r}: {what}" for row, field, what in found[:20]]
+    if len(found) > 20:
+        lines.append(f"... and {len(found) - 20:,} more, {len(found):,} in all")
+    if found:
+        raise DataError("\n".join([*lines, "Correct these rows or remove them."]))
 
 
 @dataclass(frozen=True)
@@ -70,200 +90,173 @@ SCHEMA_65K = Schema("65k", "unmasked_text", "masked_text", "token_entity_labels"
 SCHEMA_200K = Schema("200k", "source_text", "target_text", "privacy_mask", ("language", "id"))
 
 
-def load(
-    name_or_path: str | Path,
-    *,
-    languages: Sequence[str] | None = None,
-    revision: str | None = None,
-    data_files: str | None = None,
-) -> Dataset:
+def load(name_or_path: str | Path, *, languages: Sequence[str] | None = None, data_files: str | None = None) -> Dataset:
     """Loads rows of the 65k or 200k schema, in file order.
 
     Args:
-        name_or_path: A hub name such as "ai4privacy/pii-masking-200k", or a local `.jsonl` or `.parquet` file.
+        name_or_path: A hub name such as "ai4privacy/pii-masking-200k", or a local .jsonl, .jsonl.gz or .parquet file.
         languages: Keep these values of the `language` column; all rows if left out.
-        revision: Of a hub set; the pin of `HUB_REVISIONS` if left out.
         data_files: Pattern of a hub set's files. 65k has no language column; its languages are separate files.
 
     Returns:
         A `datasets.Dataset` with the columns of `FIELDS` that the source has, and an `id`.
 
     Raises:
-        DataError: The source cannot be read; says which file, row and field, or what the hub wants.
+        DataError: The source cannot be read, or rows of it cannot be trained on.
     """
     from datasets import Dataset
 
     place = str(name_or_path)
-    if Path(place).suffix in (".jsonl", ".parquet"):
-        source = _read_file(Path(place))
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", place):
-        source = _read_hub(place, revision, data_files)
+    if place.lower().endswith((".jsonl", ".jsonl.gz", ".parquet")):
+        rows = _read_file(Path(place))
+    elif isinstance(name_or_path, str) and _HUB_NAME.fullmatch(place) and not Path(place).exists():
+        rows = _read_hub(place, data_files)
     else:
-        raise DataError(f"{place}: neither a .jsonl or .parquet file nor a hub name such as {list(HUB_REVISIONS)[1]!r}")
-    table, _ = as_table(source, place)
-    if languages is not None:
-        if "language" not in table.column_names:
-            raise DataError(f"{place}: no 'language' column; choose files with data_files=...")
-        available = sorted(pc.unique(table["language"]).to_pylist())
-        absent = sorted(set(languages) - set(available))
-        if absent:
-            raise DataError(f"{place}, field 'language': no row in {absent}; available: {available}")
-        table = table.filter(pc.is_in(table["language"], pa.array(list(languages), pa.string())))
-    return Dataset(table)
+        kinds = "neither a .jsonl, .jsonl.gz or .parquet file nor a hub name such as 'ai4privacy/pii-masking-200k'"
+        raise DataError(f"{place}: {kinds}; write the rows as .jsonl, one JSON object a line")
+    return Dataset.from_list(checked_rows(rows, place, languages)[0])
 
 
-def as_table(rows: Any, place: str) -> tuple[pa.Table, Schema]:
-    """Brings a `datasets.Dataset`, an Arrow table or plain rows to a checked table with an `id` column.
-
-    Args:
-        rows: Of either schema.
-        place: Name of the source, for errors.
+def checked_rows(rows: Any, place: str, languages: Sequence[str] | None = None) -> tuple[list[dict[str, Any]], Schema]:
+    """Brings a `datasets.Dataset` or plain rows of either schema to rows of equal `FIELDS`, `id` included.
 
     Raises:
-        DataError: A row is faulty.
+        DataError: A row is faulty; `place` names the source.
+        TypeError: One text or one row instead of a list.
     """
-    source = rows.with_format("arrow")[:] if hasattr(rows, "with_format") else rows
-    if isinstance(source, pa.Table):
-        found = dict(zip(source.column_names, source.columns, strict=True))
-    else:
-        found = _columns_of(list(source), place)
-    schema = _schema_of(found, place)
-    columns = {name: _checked(found[name], name, schema, place) for name in FIELDS if name in found}
-    if "id" not in columns:
-        numbers = range(1, len(columns[schema.text]) + 1)
-        columns["id"] = pa.array([f"{schema.name}-{number:06d}" for number in numbers], pa.string())
-    if schema is SCHEMA_65K:
-        tokens, labels = (pc.list_value_length(columns[name]) for name in (*schema.more, schema.labels))
-        row = pc.index(pc.not_equal(tokens, labels), True).as_py()
-        if row >= 0:
-            raise _fault(place, row, schema.labels, f"{labels[row]} labels for {tokens[row]} tokens")
-    return pa.table(columns), schema
-
-
-def _fault(place: str, row: int, field: str, what: str) -> DataError:
-    return DataError(f"{place}, row {row + 1}, field {field!r}: {what}; correct the row or remove it")
-
-
-def _columns_of(rows: list[Any], place: str) -> dict[str, list[Any]]:
-    """The columns of plain rows, unchecked; a field that a row lacks is None there."""
-    if not rows:
+    require_list(rows, "rows")
+    require_list(languages, "languages")
+    if isinstance(rows, Mapping):
+        raise TypeError(f"rows is one row, {str(rows)[:40]!r}; pass a list of rows")
+    plain = rows.to_list() if hasattr(rows, "to_list") else list(rows)
+    if not plain:
         raise DataError(f"{place}: no rows; pass at least one")
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(plain, 1):
         if not isinstance(row, Mapping):
             raise DataError(f"{place}, row {number}: expected an object with named fields, got {row!r:.80}")
-    columns = {name: [row.get(name) for row in rows] for name in {name for row in rows for name in row}}
-    if "id" in columns:
-        columns["id"] = [str(value) if isinstance(value, int) else value for value in columns["id"]]
-    return columns
-
-
-def _schema_of(columns: Iterable[str], place: str) -> Schema:
-    """The schema of which most columns are there."""
-    found = set(columns)
+    found = {name for row in plain for name in row}
     schema = max((SCHEMA_200K, SCHEMA_65K), key=lambda schema: len(found.intersection(schema.required)))
-    missing = [column for column in schema.required if column not in found]
-    if missing:
-        raise DataError(
-            f"{place}: column(s) {missing} of the {schema.name} schema are missing; found {sorted(found)}. "
-            "Rename the columns, or pass a data set of the 65k or 200k schema."
-        )
-    return schema
+    if missing := [name for name in schema.required if name not in found]:
+        lacks = f"column(s) {missing} of the {schema.name} schema are missing; found {sorted(found)}"
+        raise DataError(f"{place}: {lacks}. Rename the columns, or pass a data set of the 65k or 200k schema.")
+    names = [name for name in FIELDS if name in found or name == "id"]
+    numbered = {}
+    for number, row in enumerate(plain, 1):
+        numbered[number] = {name: row.get(name) for name in names}
+        if "id" not in found:
+            numbered[number]["id"] = f"{schema.name}-{number:06d}"
+        elif isinstance(row.get("id"), int):
+            numbered[number]["id"] = str(row["id"])
+    if languages is not None:
+        if "language" not in found:
+            raise DataError(f"{place}: no 'language' column; choose files with data_files=...")
+        available = {row["language"] for row in numbered.values()} - {None}
+        if absent := sorted(set(languages) - available):
+            raise DataError(f"{place}, field 'language': no row in {absent}; available: {sorted(available)}")
+        numbered = {number: row for number, row in numbered.items() if row["language"] in (*languages, None)}
+    refuse(_faults(numbered, schema), place)
+    return list(numbered.values()), schema
 
 
-def _checked(column: pa.ChunkedArray | list[Any], name: str, schema: Schema, place: str) -> pa.Array:
-    """Brings a column to its type; where it is required, no value is null, and none inside a list."""
-    kind, required = FIELDS[name], name in schema.required
-    try:
-        array = pa.array(column, kind) if isinstance(column, list) else column.cast(kind)
-        if not required or _is_full(array):
-            return array
-    except (pa.ArrowException, ValueError, TypeError, OverflowError):
-        pass  # the loop finds which value it is
-    values = column if isinstance(column, list) else column.to_pylist()
-    for row, value in enumerate(values):
-        try:
-            full = _is_full(pa.array([value], kind))
-        except (ValueError, TypeError, OverflowError) as error:
-            raise _fault(place, row, name, f"expected {kind}, {error}") from None
-        if required and not full:
-            raise _fault(place, row, name, f"missing or null in {value!r:.80}")
-    return pa.array(values, kind)
+def _faults(numbered: Mapping[int, Mapping[str, Any]], schema: Schema) -> Iterator[Fault]:
+    """What cannot be read or trained on, by row: wrong types first, then what a guard or a later step refuses."""
+    first: dict[str, int] = {}
+    for number, row in numbered.items():
+        asked = {name: value for name, value in row.items() if name in schema.required or value is not None}
+        faults = [Fault(number, name, what) for name in asked if (what := _wrong(row[name], FIELDS[name]))]
+        yield from faults
+        if faults:
+            continue
+        text = row[schema.text]
+        if not text.strip():
+            yield Fault(number, schema.text, "blank; give it text")
+        if len(text) > MAX_CHARACTERS:
+            what = f"{len(text):,} characters, more than {MAX_CHARACTERS:,}; shorten or split it"
+            yield Fault(number, schema.text, what)
+        if first.setdefault(row["id"], number) != number:
+            yield Fault(number, "id", f"{row['id']!r} is the id of row {first[row['id']]} too; give each row its own")
+        tags = row[schema.labels] if schema is SCHEMA_65K else []
+        if wrong := [tag for tag in tags if not re.fullmatch("O|[BI]-.+", tag)]:
+            yield Fault(number, schema.labels, f"token tag {wrong[0]!r} is none of 'O', 'B-LABEL' and 'I-LABEL'")
 
 
-def _is_full(array: pa.Array | pa.ChunkedArray) -> bool:
-    """Whether neither an array nor the lists and objects in it hold a null."""
-    parts: list[pa.Array] = []
-    if isinstance(array, pa.ChunkedArray):
-        parts = array.chunks
-    elif pa.types.is_list(array.type):
-        parts = [array.flatten()]
-    elif pa.types.is_struct(array.type):
-        parts = array.flatten()
-    return array.null_count == 0 and all(_is_full(part) for part in parts)
+def _wrong(value: Any, kind: Any) -> str:
+    """What is wrong with a value: `kind` is a type, a list of one kind, or a dict of kinds by name."""
+    if value is None:
+        return "missing or null; give it a value"
+    if isinstance(kind, list):
+        if isinstance(value, list):
+            return next(filter(None, (_wrong(item, kind[0]) for item in value)), "")
+        hint = "apply json.loads to the text" if isinstance(value, str) else "write a list"
+        return f"expected a list, got {value!r:.60}; {hint}"
+    if isinstance(kind, dict):
+        if not isinstance(value, Mapping):
+            return f"expected an object with {', '.join(kind)}, got {value!r:.60}"
+        parts = ((name, _wrong(value.get(name), kind[name])) for name in kind)
+        return next((f"{name!r} of {value!r:.80}: {what}" for name, what in parts if what), "")
+    if not isinstance(value, kind):
+        return f"expected {kind.__name__}, got {value!r:.60}"
+    if kind is str and not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+        return f"{value!r:.60} holds a lone surrogate; decode the file with errors='replace'"
+    return ""
 
 
-def _read_file(path: Path) -> pa.Table | Iterator[Any]:
+def _read_file(path: Path) -> list[Any]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a .jsonl or .parquet file, or the name of a hub data set")
-    if path.suffix == ".jsonl":
-        return _lines(path)
-    import pyarrow.parquet as pq
-
+    rows = []
     try:
-        return pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}); write it again") from None
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            return pq.read_table(path).to_pylist()
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    rows.append(json.loads(line))
+                except ValueError as error:
+                    raise DataError(f"{path}, line {number}: not valid JSON in UTF-8 ({error}); correct it") from None
+    except DataError:
+        raise
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: not a readable {path.suffix} file ({error}); write it again") from None
+    return rows
 
 
-def _lines(path: Path) -> Iterator[Any]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not valid JSON ({error}); correct the line") from None
-
-
-def resolve_revision(name: str, revision: str | None = None) -> str:
-    """Resolves a hub data set's branch or tag to its commit, so that a run reads one version of it.
-
-    Args:
-        name: Hub name.
-        revision: Branch, tag or commit; the pin of `HUB_REVISIONS` if left out.
-
-    Returns:
-        The 40-digit commit; the revision itself where the hub does not tell, so that a cached copy still loads.
-    """
-    from huggingface_hub import HfApi
-
-    revision = revision or HUB_REVISIONS.get(name, "main")
-    if re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
-    try:
-        return HfApi().dataset_info(name, revision=revision).sha or revision
-    except Exception:
-        return revision
-
+_HUB_NAME = re.compile(r"(?!.*\.(json|csv|tsv|txt|xlsx?|arrow|gz|zip|bz2|zst)$)[\w.-]+/[\w.-]+", re.IGNORECASE)
 
 _HUB_FIXES = {
-    "GatedRepoError|gated": "it is gated: accept its conditions at {page}, then run `hf auth login`",
-    "RevisionNotFoundError": "it has no revision {revision!r}: pass one that {page}/commits/main lists",
+    r"\[Errno (28|122)\]|Not enough disk space": "the disk is full: free space, or set HF_HOME to a folder on another",
+    "ImportError": "a package is missing: install the one that the error names",
+    "CastError": "its files have different columns: choose files of one kind with data_files=...",
+    r"GatedRepoError|\bgated\b": "it is gated: accept its conditions at {page}, then run `hf auth login`",
+    "RevisionNotFoundError": "it has no revision {revision!r}: load another that {page}/commits/main lists with "
+    "datasets.load_dataset, and pass its rows",
     "RepositoryNotFoundError|DatasetNotFoundError": "the hub knows no public data set of this name: check spelling, "
     "or run `hf auth login` if it is private",
-    "": "the hub cannot be reached and the local cache does not hold it: run once online (HF_HUB_OFFLINE unset), "
-    "or pass a .jsonl or .parquet file of the same schema",
+    "DataFilesNotFoundError|EmptyDataset|Unable to find": "it has no such file: choose data_files=... from {page}/tree/main",
+    "ConnectionError|Timeout|Offline|LocalEntryNotFound|HTTPError|Couldn't reach": "the hub cannot be reached and the "
+    "local cache does not hold it: run once online (HF_HUB_OFFLINE unset), or pass a .jsonl or .parquet file",
 }
-"""Type or text of a hub error, as a pattern, to the cause and its fix; the first that fits counts."""
+"""Type or text of an error, as a pattern, to the cause and its fix. The outer error counts first, then its cause."""
 
 
-def _read_hub(name: str, revision: str | None, data_files: str | None) -> Any:
+def _read_hub(name: str, data_files: str | None) -> Any:
     from datasets import load_dataset
 
-    commit = resolve_revision(name, revision)
+    revision = HUB_REVISIONS.get(name, "main")
     try:
-        return load_dataset(name, revision=commit, data_files=data_files, split="train")
+        return load_dataset(name, revision=revision, data_files=data_files, split="train")
     except Exception as error:
-        told = f"{type(error).__mro__} {error}"
-        fix = next(fix for sign, fix in _HUB_FIXES.items() if re.search(sign, told))
-        why = fix.format(page=f"https://huggingface.co/datasets/{name}", revision=commit)
+        why = _hub_fix(error).format(page=f"https://huggingface.co/datasets/{name}", revision=revision)
         raise DataError(f"cannot load {name}: {why}. ({type(error).__name__}: {error})") from error
+
+
+def _hub_fix(error: BaseException | None) -> str:
+    while error is not None:
+        told = f"{type(error).__mro__} {error}"
+        for sign, fix in _HUB_FIXES.items():
+            if re.search(sign, told):
+                return fix
+        error = error.__cause__ or error.__context__
+    return "the cause is none that `load` knows, read the error"

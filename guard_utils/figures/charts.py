@@ -96,12 +96,12 @@ def plot_scores(table: pd.DataFrame, *, title: str, group: str = "metric", score
 @style()
 def plot_ladder(table: pd.DataFrame, *, title: str) -> Figure:
     """Draws weighted F1 step by step, and beside each step what it changed, from what `metrics.ladder` returns."""
-    check(table, "step", "weighted_f1", "low", "high", "change", "rows_moved")
+    check(table, "step", "weighted_f1", "low", "high", "change")
     figure, (ax,) = canvas(title, width=8.0, height=1.2 + 0.5 * len(table))
     ax.plot(table["weighted_f1"], range(len(table)), color=FAINT, linewidth=1.5)
     _dots(ax, table.rename(columns={"weighted_f1": "value"}), range(len(table)), SYSTEMS["tuned"], True)
-    for place, (change, moved) in enumerate(zip(table["change"], table["rows_moved"], strict=True)):
-        told = f"{change:+.3f}\n{moved:,} rows moved" if place else "change"
+    for place, change in enumerate(table["change"]):
+        told = f"{change:+.3f}" if place else "change"
         ax.text(1.02, place, told, transform=ax.get_yaxis_transform(), va="center", fontsize=9)
     ax.set_yticks(range(len(table)), [step.replace(", ", ",\n") for step in table["step"]])
     ax.set(ylim=(len(table) - 0.5, -0.5), xlabel="weighted F1, with its 95 % interval")

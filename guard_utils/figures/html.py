@@ -36,7 +36,7 @@ def marked_html(text: str, spans: Iterable[Span]) -> str:
 
 
 def reading_html(errors: pd.DataFrame, spans: Mapping[str, Iterable[Span]]) -> str:
-    """Renders rows of `metrics.worst` for reading; `spans` holds by row id what is marked in its text."""
+    """Renders rows of `metrics.disagreements` for reading; `spans` holds by row id what is marked in its text."""
     check(errors, "id", "text", "gold", "predicted", "kind", "confidence")
     parts = []
     for row in errors.to_dict("records"):

@@ -1,7 +1,7 @@
 """Measures predictions tables: scores, intervals, comparisons, thresholds, kinds of error, the reference's own scoring.
 
-Every function takes a table as `guard_utils.data` defines it, whoever filled it: a guard, a baseline, your own system.
-Does not: run models (`guard_utils.scoring`), correct labels (`guard_utils.audit`), draw (`guard_utils.figures`).
+Takes tables as `guard_utils.data` defines them, whoever filled them, and their policy; raises ValueError where a table
+is faulty, or two differ in ids or gold. Does not: run models (`scoring`), correct labels (`audit`), draw (`figures`).
 """
 
 from guard_utils import room
@@ -17,19 +17,10 @@ __getattr__, __all__ = room(
             "per_category",
             "summary",
         ],
-        "intervals": ["bootstrap", "compare_systems", "holm", "mcnemar", "paired_bootstrap"],
-        "steps": ["Recovery", "ladder", "recovery"],
+        "intervals": ["bootstrap", "compare_systems", "mcnemar", "paired_bootstrap"],
+        "steps": ["ladder"],
         "reference": ["align", "answer_of", "confusion_matrix_with_M", "parse_answer", "rescore", "weighted_f1"],
-        "thresholds": ["Thresholds", "compare_decisions", "decide", "precision_recall", "tune"],
-        "errors": [
-            "KINDS",
-            "by_source_label",
-            "disagreements",
-            "error_table",
-            "gains",
-            "rows_behind",
-            "suspicious_labels",
-            "worst",
-        ],
+        "thresholds": ["Thresholds", "decide", "precision_recall", "tune"],
+        "errors": ["KINDS", "by_source_label", "disagreements", "error_table", "gains", "suspicious_labels"],
     },
 )

@@ -1,22 +1,21 @@
 """What went wrong, and what the wrong rows have in common.
 
 A model's error and a **label's** error look alike in one row, but a label that is mapped wrongly disagrees with a good
-model on nearly every row that has it. All take a predictions table with `labels` and its policy, and raise ValueError
-where a column is missing or `check_predictions` does. Does not: draw (`guard_utils.figures`), correct labels.
+model on nearly every row that has it. All functions but `gains` need the column `labels`. Does not: draw (`figures`),
+correct labels (`audit`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from guard_utils.data.predictions import check_predictions, gold_matrix, need_columns, predicted_matrix, score_matrix
-from guard_utils.metrics.intervals import Array, f1_of_counts, outcomes, ratio
+from guard_utils.data.predictions import need_columns, score_matrix
+from guard_utils.metrics.scores import Array, f1_of_counts, ratio, table_outcomes
 from guard_utils.policy import Taxonomy
 
 KINDS = ("missed", "extra", "swapped", "mixed", "policy boundary", "parse")
@@ -33,44 +32,33 @@ BORDERLINE: Mapping[str, tuple[str, ...]] = {
 }
 """Code to labels that the `PII` policy calls safe, and that a stricter reader would give this code."""
 
-READINGS = {
-    "missed": "gold says {code} where {label} stands, the model does not: is {label} mapped to {code} by mistake?",
-    "extra": "the model says {code} where {label} stands, gold does not: was {label} never mapped to {code}?",
-}
-WORDS = (0, 10, 20, 40, 80, np.inf)
 
-
-def disagreements(
-    df: pd.DataFrame, policy: Taxonomy, *, borderline: Mapping[str, tuple[str, ...]] = BORDERLINE
-) -> pd.DataFrame:
+def disagreements(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
     """Classifies every row whose predicted codes are not its gold codes.
 
     Returns:
-        The wrong rows with all their columns, and `confidence` (probability that the model gave to its surest mistake:
-        P(code) of an extra, 1 - P(code) of a missed code), `missed`, `extra` (lists of codes), `boundary` (extra codes
-        that a borderline label explains) and `kind`.
+        The wrong rows with all their columns, surest mistake first, and `confidence` (probability that the model gave
+        to its surest mistake: P(code) of an extra, 1 - P(code) of a missed code), `missed`, `extra` (lists of codes)
+        and `kind`.
     """
-    check_predictions(df, policy)
     need_columns(df, "labels")
+    _, extra, missed = table_outcomes(df, policy)
     score = score_matrix(df, policy)
-    _, extra, missed = outcomes(gold_matrix(df, policy), predicted_matrix(df, policy))
     wrong = (missed | extra).any(axis=1)
     surest = np.where(missed, 1 - score, np.where(extra, score, 0.0)).max(axis=1)
     table = df[wrong].assign(confidence=surest[wrong])
     for name, cells in (("missed", missed), ("extra", extra)):
         table[name] = [[policy.codes[i] for i in np.flatnonzero(row)] for row in cells[wrong]]
-    table["boundary"] = [
-        [code for code in row.extra if {*row.labels} & {*borderline.get(code, ())}] for row in table.itertuples()
-    ]
     table["kind"] = [_kind(row) for row in table.itertuples()]
-    return table
+    return table.sort_values(["confidence", "id"], ascending=[False, True])
 
 
 def _kind(row: Any) -> str:
     if row.outside >= 0.5:
         return "parse"
     if not row.missed:
-        return "policy boundary" if row.boundary == row.extra else "extra"
+        explained = all({*row.labels} & {*BORDERLINE.get(code, ())} for code in row.extra)
+        return "policy boundary" if explained else "extra"
     if not row.extra:
         return "missed"
     return "swapped" if len(row.missed) == len(row.extra) else "mixed"
@@ -79,34 +67,24 @@ def _kind(row: Any) -> str:
 def error_table(df: pd.DataFrame, policy: Taxonomy, by: str) -> pd.DataFrame:
     """Counts the kinds of error by group.
 
-    Args:
-        df: Predictions table with `labels`, and the column that `by` reads.
-        policy: Its policy.
-        by: `category` (gold or predicted codes, "safe" for neither; a row counts once in each), `length` (words of
-            `text`), or a column such as `language`.
+    Groups are the values of a column such as `language`, or `category`: gold or predicted codes, "safe" for neither; a
+    row counts once in each.
 
     Returns:
         Index `by`; `rows, wrong, error_rate` and one column per kind; most errors first, then in the order of groups.
     """
     kind = df["id"].map(disagreements(df, policy).set_index("id")["kind"])
-    long = pd.DataFrame({by: _groups(df, by), "kind": kind.to_numpy()}).explode(by)
+    if by == "category":
+        codes = zip(df["gold"], df["predicted"], strict=True)
+        df = df.assign(category=[sorted({*gold, *said}) or ["safe"] for gold, said in codes])
+    need_columns(df, by)
+    long = df[[by]].assign(kind=kind).explode(by)
     rows = long.groupby(by, observed=True).size()
     counts = pd.crosstab(long[by], long["kind"]).reindex(index=rows.index, columns=list(KINDS), fill_value=0)
     table = pd.DataFrame({"rows": rows, "wrong": counts.sum(axis=1)})
     table["error_rate"] = table["wrong"] / table["rows"]
     table = table.join(counts).sort_values("wrong", ascending=False, kind="stable")
     return table.set_axis(table.index.astype(str)).rename_axis(by)
-
-
-def _groups(df: pd.DataFrame, by: str) -> list[Any]:
-    """One group, or list of groups, per row."""
-    if by == "category":
-        return [sorted({*gold, *said}) or ["safe"] for gold, said in zip(df["gold"], df["predicted"], strict=True)]
-    need_columns(df, "text" if by == "length" else by)
-    if by != "length":
-        return list(df[by])
-    names = [f"{low + 1}-{high} words" if high < np.inf else f"over {low} words" for low, high in pairwise(WORDS)]
-    return list(pd.cut(df["text"].str.split().str.len(), WORDS, labels=names, include_lowest=True))
 
 
 def gains(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
@@ -116,28 +94,18 @@ def gains(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
         One row per category and kind with any error: `code, kind` ("missed" or "extra"), `codes` (how many), `share` of
         all wrong codes, `weighted_f1` once corrected, and `gain`; greatest gain first. Gains do not add up.
     """
-    check_predictions(df, policy)
-    gold, predicted = gold_matrix(df, policy), predicted_matrix(df, policy)
-
-    def score(answers: Array) -> float:
-        return float(f1_of_counts(*(cells.sum(axis=0) for cells in outcomes(gold, answers))))
-
+    tp, fp, fn = (cells.sum(axis=0) for cells in table_outcomes(df, policy))
     rows = []
     for place, code in enumerate(policy.codes):
-        for kind, better in (("missed", gold | predicted), ("extra", gold & predicted)):
-            corrected = predicted.copy()
-            corrected[:, place] = better[:, place]
-            rows.append((code, kind, int((corrected != predicted).sum()), score(corrected)))
+        others = np.arange(len(policy)) != place
+        corrected = {"missed": (tp + fn * ~others, fp, fn * others), "extra": (tp, fp * others, fn)}
+        for kind, codes in (("missed", fn[place]), ("extra", fp[place])):
+            rows.append((code, kind, int(codes), float(f1_of_counts(*corrected[kind]))))
     table = pd.DataFrame(rows, columns=["code", "kind", "codes", "weighted_f1"])
     table.insert(3, "share", table["codes"] / max(1, table["codes"].sum()))
-    table["gain"] = table["weighted_f1"] - score(predicted)
+    table["gain"] = table["weighted_f1"] - float(f1_of_counts(tp, fp, fn))
     table = table[table["codes"] > 0]
     return table.sort_values(["gain", "codes"], ascending=False, kind="stable", ignore_index=True)
-
-
-def worst(df: pd.DataFrame, policy: Taxonomy, n: int = 20) -> pd.DataFrame:
-    """Returns the `n` wrong rows with the surest mistakes, surest first, columns as `disagreements`."""
-    return disagreements(df, policy).sort_values(["confidence", "id"], ascending=[False, True]).head(n)
 
 
 def _label_matrix(df: pd.DataFrame) -> tuple[list[str], Array]:
@@ -155,9 +123,8 @@ def by_source_label(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
         One row per label and code, sorted by both: `label, code, rows` (with the label), `missed`, `extra` (of these),
         and `disagreement` ((missed + extra) / rows).
     """
-    check_predictions(df, policy)
     names, present = _label_matrix(df)
-    _, extra, missed = outcomes(gold_matrix(df, policy), predicted_matrix(df, policy))
+    _, extra, missed = table_outcomes(df, policy)
     table = pd.DataFrame({"label": np.repeat(names, len(policy)), "code": np.tile(policy.codes, len(names))})
     table["rows"] = np.repeat(present.sum(axis=0), len(policy))
     table["missed"] = (present.T.astype(int) @ missed.astype(int)).ravel()
@@ -165,36 +132,21 @@ def by_source_label(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
     return table.assign(disagreement=(table["missed"] + table["extra"]) / table["rows"])
 
 
-def rows_behind(df: pd.DataFrame, policy: Taxonomy, label: str, code: str) -> pd.DataFrame:
-    """Picks the rows with a source label on which gold and model disagree about a code: a cell of `by_source_label`."""
-    check_predictions(df, policy)
-    need_columns(df, "labels")
-    place = policy.position(code)
-    differs = gold_matrix(df, policy)[:, place] != predicted_matrix(df, policy)[:, place]
-    return df[differs & np.array([label in labels for labels in df["labels"]], dtype=bool)]
-
-
-def suspicious_labels(df: pd.DataFrame, policy: Taxonomy, *, min_rows: int = 10, n: int = 10) -> pd.DataFrame:
+def suspicious_labels(df: pd.DataFrame, policy: Taxonomy, *, min_rows: int = 10) -> pd.DataFrame:
     """Ranks (source label, code) pairs on which model and gold mostly disagree: look here for wrong **labels**.
 
     For each code and direction the label that goes best with the disagreement (greatest phi, the correlation of label
     and error) is taken, its rows are set aside, and the rest is searched again, so that labels that merely stand beside
     the culprit do not echo it.
 
-    Args:
-        df: Predictions table with `labels`.
-        policy: Its policy.
-        min_rows: A label counts from this many rows on, if they disagree on half of them.
-        n: Pairs at most.
-
     Returns:
-        Columns `label, code, kind` ("missed": gold says so, the model does not; "extra": the reverse), `rows, errors,
-        error_rate, elsewhere` (error rate without the label), `phi`, `reading`; most errors first. A missed pair may
-        also be something that the model never learned: read its rows before changing a map.
+        Pairs whose label is in `min_rows` rows or more, with errors in half of them, most errors first:
+        `label, code, kind` ("missed": gold says so, the model does not; "extra": the reverse), `rows, errors,
+        error_rate, elsewhere` (error rate without the label), `phi`. A missed pair may also be something that the model
+        never learned: read its rows before changing a map.
     """
-    check_predictions(df, policy)
     names, present = _label_matrix(df)
-    _, extra, missed = outcomes(gold_matrix(df, policy), predicted_matrix(df, policy))
+    _, extra, missed = table_outcomes(df, policy)
     found = []
     for place, code in enumerate(policy.codes):
         for kind, wrong in (("missed", missed[:, place]), ("extra", extra[:, place])):
@@ -209,8 +161,7 @@ def suspicious_labels(df: pd.DataFrame, policy: Taxonomy, *, min_rows: int = 10,
                 left &= ~present[:, best]
     columns = ["label", "code", "kind", "rows", "errors", "error_rate", "elsewhere", "phi"]
     table = pd.DataFrame(found, columns=columns)
-    table["reading"] = [READINGS[row.kind].format(label=row.label, code=row.code) for row in table.itertuples()]
-    return table.sort_values(["errors", "label", "code"], ascending=[False, True, True], ignore_index=True).head(n)
+    return table.sort_values(["errors", "label", "code"], ascending=[False, True, True], ignore_index=True)
 
 
 def _association(names: list[str], present: Array, wrong: Array) -> pd.DataFrame:

@@ -1,31 +1,28 @@
 """How sure a score is: bootstrap intervals, paired comparison of systems, McNemar's test.
 
-Prompts of one template are right or wrong together, so whole clusters are drawn (Field and Welsh 2007,
-https://doi.org/10.1111/j.1467-9868.2007.00593.x). Scores are functions of sums over rows: these are added up once per
-cluster, and a draw is a vector of weights times that small matrix. Two tables must have the same ids and gold, else
-ValueError. Does not: compare versions of labels or measurements (`steps`).
+Prompts of one template are right or wrong together, so whole clusters are drawn with replacement (Field and Welsh 2007,
+https://doi.org/10.1111/j.1467-9868.2007.00593.x); a draw is a vector of how often each row counts. Does not: compare
+ways to measure (`steps`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import csr_matrix
 from scipy.stats import binomtest
 
 from guard_utils.data.predictions import check_predictions, check_same_rows, gold_matrix, predicted_matrix, score_matrix
+from guard_utils.metrics.scores import Array, category_scores, outcomes, overall_scores, with_unsafe
 from guard_utils.policy import Taxonomy
 
 LEVEL = 0.95
 WEIGHTS_AT_ONCE = 4_000_000
-Array = npt.NDArray[Any]
 Score = Callable[[Array], Mapping[str, Array]]
-"""Scores by name, [draws] each, given how often each cluster counts, [draws, clusters]."""
+"""Scores by name, [draws] each, given how often each row counts, [draws, rows]."""
 
 
 class Draws(TypedDict, total=False):
@@ -42,25 +39,7 @@ class Draws(TypedDict, total=False):
     cluster: str | None
 
 
-def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Array:
-    """Divides element by element; NaN where the denominator is 0, because nothing was measured there."""
-    top, bottom = np.broadcast_arrays(np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float))
-    return np.asarray(np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0))
-
-
-def outcomes(gold: Array, predicted: Array) -> tuple[Array, Array, Array]:
-    """Returns hits, extras and misses, bool [rows, categories] each."""
-    return gold & predicted, ~gold & predicted, gold & ~predicted
-
-
-def f1_of_counts(tp: Array, fp: Array, fn: Array) -> Array:
-    """Returns the support-weighted mean F1 of counts [..., labels]; NaN where no label has support."""
-    support = tp + fn
-    f1 = np.nan_to_num(ratio(2 * tp, 2 * tp + fp + fn))
-    return ratio((support * f1).sum(axis=-1), support.sum(axis=-1))
-
-
-def cluster_index(df: pd.DataFrame, cluster: str | None) -> Array:
+def _clusters(df: pd.DataFrame, cluster: str | None) -> Array:
     """Numbers the clusters of a table, [rows], in sorted order, so that row order does not matter."""
     column = "id" if cluster is None else cluster
     if column not in df.columns or df[column].isna().any():
@@ -71,35 +50,20 @@ def cluster_index(df: pd.DataFrame, cluster: str | None) -> Array:
     return index
 
 
-def cluster_sums(rows: npt.ArrayLike, index: Array) -> Array:
-    """Adds up [rows, ...] by cluster: [clusters, ...]."""
-    member = csr_matrix((np.ones(len(index)), (index, np.arange(len(index)))), shape=(index.max() + 1, len(index)))
-    return np.asarray(member @ np.asarray(rows, dtype=float))
-
-
 def resample(
-    make_score: Callable[[Array], Score],
-    df: pd.DataFrame,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    cluster: str | None = "template_id",
+    score: Score, df: pd.DataFrame, *, resamples: int = 1000, seed: int = 0, cluster: str | None = "template_id"
 ) -> pd.DataFrame:
-    """Scores a table as it is, and resamples of it: [1 + resamples, scores]. Options are those of `Draws`.
-
-    `make_score` is given the cluster of each row, and makes the scoring function.
-    """
+    """Scores a table as it is, and resamples of it: [1 + resamples, scores]. Options are those of `Draws`."""
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; draw at least 1, 1000 for a 95 % interval")
-    index = cluster_index(df, cluster)
-    score, clusters = make_score(index), int(index.max()) + 1
+    index = _clusters(df, cluster)
+    clusters, at_once = int(index.max()) + 1, max(1, WEIGHTS_AT_ONCE // len(df))
     generator = np.random.default_rng(seed)
-    at_once = max(1, WEIGHTS_AT_ONCE // clusters)
-    scores = [pd.DataFrame(score(np.ones((1, clusters))))]
+    scores = [pd.DataFrame(score(np.ones((1, len(df)))))]
     for start in range(0, resamples, at_once):
-        weights = np.zeros((min(at_once, resamples - start), clusters))
+        weights = np.zeros((min(at_once, resamples - start), len(df)))
         for draw in weights:
-            draw += np.bincount(generator.integers(clusters, size=clusters), minlength=clusters)
+            draw += np.bincount(generator.integers(clusters, size=clusters), minlength=clusters)[index]
         scores.append(pd.DataFrame(score(weights)))
     return pd.concat(scores, ignore_index=True)
 
@@ -110,95 +74,69 @@ def percentiles(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"value": scores.loc[0], "low": low, "high": high})
 
 
-class _Ranking:
-    """Rows by falling score, for average precision and AUROC under any weights."""
-
-    def __init__(self, positive: Array, score: Array, index: Array) -> None:
-        order = np.argsort(-score, kind="stable")
-        self.cluster, self.positive = index[order], positive[order].astype(int)
-        self.ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)  # of runs of equal scores
-
-    def areas(self, weights: Array) -> tuple[float, float]:
-        """Average precision and AUROC; NaN where no row has weight that is positive, or negative."""
-        row = weights[self.cluster]
-        total, tp = np.cumsum(row)[self.ends], np.cumsum(row * self.positive)[self.ends]
-        positives, negatives = tp[-1], total[-1] - tp[-1]
-        step = np.diff(tp, prepend=0)
-        precisions = np.sum(step * tp / np.maximum(total, 1))
-        area = np.sum(np.diff(total - tp, prepend=0) * (tp - step / 2))
-        pairs = positives * negatives
-        return precisions / positives if positives else np.nan, area / pairs if pairs else np.nan
+def _average_precision(positive: Array, score: Array, weights: Array) -> Array:
+    """Average precision of one category, [draws]; NaN where no positive row has weight."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)  # of runs of equal scores
+    areas = []
+    for row in weights.astype(int)[:, order]:  # whole numbers add up several times faster
+        total, tp = np.cumsum(row)[ends], np.cumsum(row * positive[order])[ends]
+        area = np.sum(np.diff(tp, prepend=0) * tp / np.maximum(total, 1))
+        areas.append(area / tp[-1] if tp[-1] else np.nan)
+    return np.array(areas)
 
 
-def _table_scores(df: pd.DataFrame, policy: Taxonomy, index: Array) -> Score:
-    """The scores of `summary` and `per_category`. "Unsafe" is counted as one more category, the last."""
-    gold, predicted = gold_matrix(df, policy), predicted_matrix(df, policy)
-    hits, wrong = (gold & predicted).sum(axis=1), (gold ^ predicted).sum(axis=1)
-    row_scores = {
-        "samples_f1": np.nan_to_num(ratio(2 * hits, 2 * hits + wrong), nan=1.0),
-        "subset_accuracy": wrong == 0,
-        "jaccard": np.nan_to_num(ratio(hits, hits + wrong), nan=1.0),
-        "outside": df["outside"],
-    }
-    row_sums = {name: cluster_sums(values, index) for name, values in row_scores.items()}
-    row_counts = cluster_sums(np.ones(len(df)), index)
-    gold, predicted = (np.column_stack([cells, cells.any(axis=1)]) for cells in (gold, predicted))
-    score = np.column_stack([score_matrix(df, policy), df["p_unsafe"]])
-    counts = [cluster_sums(cells, index) for cells in outcomes(gold, predicted)]
-    rankings = [_Ranking(y, p, index) for y, p in zip(gold.T, score.T, strict=True)]
+def _table_scores(df: pd.DataFrame, policy: Taxonomy) -> Score:
+    """The scores of `summary` and, but for AUROC, of `per_category`."""
+    gold, predicted = with_unsafe(gold_matrix(df, policy)), with_unsafe(predicted_matrix(df, policy))
+    exact, outside = (gold == predicted).all(axis=1), df["outside"].to_numpy(dtype=float)
+    p = np.column_stack([score_matrix(df, policy), df["p_unsafe"]])
 
     def scores(weights: Array) -> dict[str, Array]:
-        tp, fp, fn = (weights @ cells for cells in counts)
-        rows, support = weights @ row_counts, tp + fn
-        hits, errors = tp[:, :-1].sum(axis=1), (fp + fn)[:, :-1].sum(axis=1)
-        f1 = np.where(support > 0, ratio(2 * tp, 2 * tp + fp + fn), np.nan)
-        precision = np.where(support > 0, ratio(tp, tp + fp), np.nan)
-        whole = weights.astype(int)  # whole numbers add up several times faster
-        ap, auroc = np.array([[ranking.areas(draw) for ranking in rankings] for draw in whole]).transpose(2, 0, 1)
-        found = {
-            "weighted_f1": f1_of_counts(tp[:, :-1], fp[:, :-1], fn[:, :-1]),
-            "micro_f1": np.where(support[:, -1] > 0, ratio(2 * hits, 2 * hits + errors), np.nan),
-            "macro_f1": ratio(np.nansum(f1[:, :-1], axis=1), (support[:, :-1] > 0).sum(axis=1)),
-            **{name: weights @ sums / rows for name, sums in row_sums.items()},
-            "hamming": errors / (rows * len(policy)),
-            "binary_f1": f1[:, -1],
-            "binary_fpr": ratio(fp[:, -1], rows - support[:, -1]),
+        counts, rows = [weights @ cells for cells in outcomes(gold, predicted)], weights.sum(axis=1)
+        ap = np.column_stack([_average_precision(*column, weights) for column in zip(gold.T, p.T, strict=True)])
+        found = overall_scores(rows, *counts) | {
+            "subset_accuracy": weights @ exact / rows,
+            "outside": weights @ outside / rows,
             "binary_auprc": ap[:, -1],
         }
-        table = {"precision": precision, "recall": ratio(tp, support), "f1": f1, "ap": ap, "auroc": auroc}
+        table = category_scores(*counts) | {"ap": ap}
         return found | {f"{name}_{code}": table[name][:, i] for name in table for i, code in enumerate(policy.codes)}
 
     return scores
 
 
 def bootstrap(df: pd.DataFrame, policy: Taxonomy, **draws: Unpack[Draws]) -> pd.DataFrame:
-    """95 % percentile intervals of every score of a predictions table, whole clusters drawn with replacement.
+    """95 % percentile intervals of every score, columns `metric, value, low, high`; options are those of `Draws`.
 
-    Args:
-        df: Predictions table.
-        policy: Its policy.
-        draws: `resamples`, `seed` and `cluster`, see `Draws`.
-
-    Returns:
-        Columns `metric, value, low, high`. Metrics are those of `summary`, and `<score>_<code>` for precision, recall,
-        f1, ap, auroc. A score without anything to measure is NaN in all three.
+    Metrics are those of `summary`, and `precision_<code>`, `recall_<code>`, `f1_<code>`, `ap_<code>`.
     """
     check_predictions(df, policy)
-    return percentiles(resample(partial(_table_scores, df, policy), df, **draws)).rename_axis("metric").reset_index()
+    return percentiles(resample(_table_scores(df, policy), df, **draws)).rename_axis("metric").reset_index()
 
 
 def paired_bootstrap(a: pd.DataFrame, b: pd.DataFrame, policy: Taxonomy, **draws: Unpack[Draws]) -> pd.DataFrame:
-    """95 % intervals of the difference a - b of two systems on the same rows, both scored on the same draws.
+    """95 % intervals of the difference a - b of two systems on the same rows: `metric, a, b, difference, low, high`.
 
-    What makes a draw hard makes it hard for both, so the difference is surer than the two intervals suggest.
-
-    Returns:
-        Columns `metric, a, b, difference, low, high`. `low > 0` says that `a` has the greater score.
+    Both are scored on the same draws. What makes a draw hard makes it hard for both, so the difference is surer than
+    the two intervals suggest. `low > 0` says that `a` has the greater score.
     """
     aligned = check_same_rows(a, b, policy)
-    first, second = (resample(partial(_table_scores, df, policy), a, **draws) for df in (a, aligned))
+    first, second = (resample(_table_scores(df, policy), a, **draws) for df in (a, aligned))
     table = pd.DataFrame({"a": first.loc[0], "b": second.loc[0]}).join(percentiles(first - second))
     return table.rename(columns={"value": "difference"}).rename_axis("metric").reset_index()
+
+
+def mcnemar(a: pd.DataFrame, b: pd.DataFrame, policy: Taxonomy) -> tuple[int, int, float]:
+    """Exact McNemar test on the same rows: how many only `a` answers exactly, how many only `b`, and p.
+
+    Under the null each of the two is as likely to be the one that is right. Rows count as independent: with few
+    templates trust `paired_bootstrap` more.
+    """
+    rows = (a, check_same_rows(a, b, policy))
+    first, second = ((gold_matrix(df, policy) == predicted_matrix(df, policy)).all(axis=1) for df in rows)
+    a_only, b_only = int((first & ~second).sum()), int((second & ~first).sum())
+    return a_only, b_only, float(binomtest(a_only, a_only + b_only).pvalue) if a_only + b_only else 1.0
 
 
 def holm(p_values: npt.ArrayLike) -> Array:
@@ -207,22 +145,6 @@ def holm(p_values: npt.ArrayLike) -> Array:
     order = np.argsort(p, kind="stable")
     adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     return np.minimum(adjusted, 1.0)[np.argsort(order)]
-
-
-def mcnemar(a: pd.DataFrame, b: pd.DataFrame, policy: Taxonomy) -> tuple[int, int, float]:
-    """Exact McNemar test of two systems on the same rows: does one answer more of them exactly than the other?
-
-    Under the null each of the two is as likely to be the one that is right. Rows count as independent: with few
-    templates trust `paired_bootstrap` more.
-
-    Returns:
-        Rows that only `a` answers exactly, rows that only `b` does, and p.
-    """
-    aligned = check_same_rows(a, b, policy)
-    gold = gold_matrix(a, policy)
-    first, second = ((gold == predicted_matrix(df, policy)).all(axis=1) for df in (a, aligned))
-    a_only, b_only = int((first & ~second).sum()), int((second & ~first).sum())
-    return a_only, b_only, float(binomtest(a_only, a_only + b_only).pvalue) if a_only + b_only else 1.0
 
 
 def compare_systems(

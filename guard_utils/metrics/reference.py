@@ -34,14 +34,11 @@ def answer_of(codes: Iterable[str]) -> list[str]:
 
 
 def align(predicted: Sequence[str], truth: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Brings two answers to the same length the reference's way.
+    """Brings prediction and truth to the same length the reference's way.
 
     Wherever the shorter list is exhausted or differs from the longer one, `<code of the longer>_M` is inserted before
     its own code; then it is cut to the longer length. So truth `[S4]` and prediction `[S1, S5]` give `(S1, S1_M),
     (S5, S5_M)`, and the missed S4 is gone. Lists of equal length stay as they are.
-
-    Returns:
-        Prediction and truth, equally long.
     """
     if len(predicted) < len(truth):
         return _pad(predicted, truth), list(truth)
@@ -67,21 +64,13 @@ def _flatten(predicted: Answers, truth: Answers) -> tuple[list[str], list[str]]:
 
 
 def weighted_f1(predicted: Answers, truth: Answers) -> float:
-    """F1 of every label that occurs (`safe` and `_M` labels too), weighted by its share of the truth.
-
-    Raises:
-        ValueError: No row, or the numbers of lists differ.
-    """
+    """F1 of every label that occurs (`safe` and `_M` labels too), weighted by its share of the truth."""
     left, right = _flatten(predicted, truth)
     return float(f1_score(right, left, average="weighted", zero_division=0))
 
 
 def confusion_matrix_with_M(predicted: Answers, truth: Answers) -> pd.DataFrame:
-    """Counts the flattened pairs: index `truth`, columns `predicted`, labels sorted as text.
-
-    Raises:
-        ValueError: No row, or the numbers of lists differ.
-    """
+    """Counts the flattened pairs: index `truth`, columns `predicted`, labels sorted as text."""
     left, right = _flatten(predicted, truth)
     labels = sorted({*left, *right})
     cells = confusion_matrix(right, left, labels=labels)
@@ -97,10 +86,6 @@ class ReferenceScore:
 
 
 def rescore(df: pd.DataFrame) -> ReferenceScore:
-    """Scores the columns `predicted` and `gold` (lists of codes) of a table the reference's way.
-
-    Raises:
-        ValueError: The table has no row.
-    """
+    """Scores the columns `predicted` and `gold` (lists of codes) of a table the reference's way."""
     predicted, gold = ([answer_of(codes) for codes in df[column]] for column in ("predicted", "gold"))
     return ReferenceScore(weighted_f1(predicted, gold), confusion_matrix_with_M(predicted, gold))

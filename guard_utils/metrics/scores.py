@@ -1,50 +1,92 @@
 """Scores of a predictions table: of each category, over all categories, and two kinds of confusion matrix.
 
-All take a predictions table and its policy, and raise ValueError where `check_predictions` does. Codes are sets: order
-never counts. Values come from scikit-learn; where there is nothing to measure (a category without positives) they are
-NaN, not 0. Does not: intervals and tests (`intervals`), scores by position (`reference`).
+Codes are sets: order never counts. Where there is nothing to measure (a category without positives) a score is NaN, not
+0. Does not: intervals and tests (`intervals`), scores by position (`reference`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from sklearn import metrics as sklearn_metrics
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from guard_utils.data.predictions import BoolMatrix, check_predictions, gold_matrix, predicted_matrix, score_matrix
 from guard_utils.policy import Taxonomy
 from guard_utils.records import intervals_of
 
-F1S = ("weighted_f1", "micro_f1", "macro_f1", "samples_f1")
-SUMMARY = (*F1S, "subset_accuracy", "hamming", "jaccard", "outside", "binary_f1", "binary_fpr", "binary_auprc")
+Array = npt.NDArray[Any]
+
+
+def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Array:
+    """Divides element by element; NaN where the denominator is 0, because nothing was measured there."""
+    top, bottom = np.broadcast_arrays(np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float))
+    return np.asarray(np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0))
+
+
+def outcomes(gold: Array, predicted: Array) -> tuple[Array, Array, Array]:
+    """Returns hits, extras and misses, bool [rows, categories] each."""
+    return gold & predicted, ~gold & predicted, gold & ~predicted
+
+
+def table_outcomes(df: pd.DataFrame, policy: Taxonomy) -> tuple[Array, Array, Array]:
+    """Checks a predictions table and returns its `outcomes`."""
+    check_predictions(df, policy)
+    return outcomes(gold_matrix(df, policy), predicted_matrix(df, policy))
+
+
+def f1_of_counts(tp: Array, fp: Array, fn: Array) -> Array:
+    """Returns the support-weighted mean F1 of counts [..., labels]; NaN where no label has support."""
+    support = tp + fn
+    f1 = np.nan_to_num(ratio(2 * tp, 2 * tp + fp + fn))
+    return ratio((support * f1).sum(axis=-1), support.sum(axis=-1))
+
+
+def with_unsafe(cells: Array) -> Array:
+    """Adds "unsafe" to bool [rows, categories] as one more category, the last."""
+    return np.column_stack([cells, cells.any(axis=1)])
+
+
+def category_scores(tp: Array, fp: Array, fn: Array) -> dict[str, Array]:
+    """Precision, recall and F1 from counts [..., categories]; NaN where a category has no support."""
+    supported = tp + fn > 0
+    return {
+        "precision": np.where(supported, ratio(tp, tp + fp), np.nan),
+        "recall": ratio(tp, tp + fn),
+        "f1": np.where(supported, ratio(2 * tp, 2 * tp + fp + fn), np.nan),
+    }
+
+
+def overall_scores(rows: npt.ArrayLike, tp: Array, fp: Array, fn: Array) -> dict[str, Array]:
+    """F1s over all categories, and safe against unsafe, from counts [..., categories + 1] of `with_unsafe`."""
+    own = [counts[..., :-1] for counts in (tp, fp, fn)]
+    hits, extra, missed = (counts.sum(axis=-1) for counts in own)
+    support, f1 = tp + fn, category_scores(tp, fp, fn)["f1"]
+    return {
+        "weighted_f1": f1_of_counts(*own),
+        "micro_f1": np.where(support[..., -1] > 0, ratio(2 * hits, 2 * hits + extra + missed), np.nan),
+        "macro_f1": ratio(np.nansum(f1[..., :-1], axis=-1), (support[..., :-1] > 0).sum(axis=-1)),
+        "binary_f1": f1[..., -1],
+        "binary_fpr": ratio(fp[..., -1], rows - support[..., -1]),
+    }
 
 
 def per_category(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
-    """Scores each category on its own.
+    """Scores each category: `code, name, support, tp, fp, fn, precision, recall, f1, ap, auroc, note`, a row each.
 
-    Returns:
-        One row per category: `code, name, support, tp, fp, fn, precision, recall, f1, ap, auroc, note`. `ap` is the
-        average precision and `auroc` the area under the ROC curve of P(code). `note` says why a score is NaN.
+    `ap` is the average precision and `auroc` the area under the ROC curve of P(code); `note` says why a score is NaN.
     """
-    check_predictions(df, policy)
-    gold, predicted, score = gold_matrix(df, policy), predicted_matrix(df, policy), score_matrix(df, policy)
-    rows = []
-    for i, (code, name) in enumerate(policy.names.items()):
-        y, guess, p = gold[:, i], predicted[:, i], score[:, i]
-        row = {"code": code, "name": name, "support": int(y.sum()), "note": _note(y, guess)}
-        row |= {"tp": int((y & guess).sum()), "fp": int((~y & guess).sum()), "fn": int((y & ~guess).sum())}
-        if y.any():
-            row["precision"] = float(sklearn_metrics.precision_score(y, guess, zero_division=np.nan))
-            row["recall"] = float(sklearn_metrics.recall_score(y, guess))
-            row["f1"] = float(sklearn_metrics.f1_score(y, guess))
-            row["ap"] = float(sklearn_metrics.average_precision_score(y, p))
-        if y.any() and not y.all():
-            row["auroc"] = float(sklearn_metrics.roc_auc_score(y, p))
-        rows.append(row)
-    columns = ["code", "name", "support", "tp", "fp", "fn", "precision", "recall", "f1", "ap", "auroc", "note"]
-    return pd.DataFrame(rows, columns=columns)
+    hits, extra, missed = table_outcomes(df, policy)
+    tp, fp, fn = (cells.sum(axis=0) for cells in (hits, extra, missed))
+    columns = list(zip((hits | missed).T, (hits | extra).T, score_matrix(df, policy).T, strict=True))
+    table = pd.DataFrame({"code": policy.codes, "name": list(policy.names.values()), "support": tp + fn})
+    table = table.assign(tp=tp, fp=fp, fn=fn, **category_scores(tp, fp, fn))
+    table["ap"] = [average_precision_score(y, p) if y.any() else np.nan for y, _, p in columns]
+    table["auroc"] = [roc_auc_score(y, p) if 0 < y.sum() < len(y) else np.nan for y, _, p in columns]
+    return table.assign(note=[_note(y, guess) for y, guess, _ in columns])
 
 
 def _note(y: BoolMatrix, guess: BoolMatrix) -> str:
@@ -59,40 +101,26 @@ def _note(y: BoolMatrix, guess: BoolMatrix) -> str:
 def summary(df: pd.DataFrame, policy: Taxonomy) -> dict[str, float]:
     """Scores the whole table.
 
-    F1s average over categories with positives; false alarms of the others show in `micro_f1`, `hamming` and the binary
-    scores. A row without gold and predicted code counts 1 in `samples_f1` and `jaccard`. The binary scores read safe
-    against unsafe, as the Llama Guard cards do: F1 and false positive rate of the verdict, area of P(unsafe).
-
-    Returns:
-        The metrics of `SUMMARY`; `outside` is the mean probability mass outside the grammar.
+    `weighted_f1` and `macro_f1` average over categories with positives; false alarms of the others show in `micro_f1`.
+    The binary scores read safe against unsafe, as the Llama Guard cards do: F1 and false positive rate of the verdict,
+    average precision of P(unsafe). `outside` is the mean probability mass outside the grammar.
     """
     check_predictions(df, policy)
-    gold, predicted = gold_matrix(df, policy), predicted_matrix(df, policy)
-    unsafe, flagged = np.any(gold, axis=1), np.any(predicted, axis=1)
-    f1 = sklearn_metrics.f1_score
-    found = dict.fromkeys(SUMMARY, np.nan)
-    found["samples_f1"] = float(f1(gold, predicted, average="samples", zero_division=1.0))
-    found["subset_accuracy"] = float(sklearn_metrics.accuracy_score(gold, predicted))
-    found["hamming"] = float(sklearn_metrics.hamming_loss(gold, predicted))
-    found["jaccard"] = float(sklearn_metrics.jaccard_score(gold, predicted, average="samples", zero_division=1.0))
+    gold, predicted = with_unsafe(gold_matrix(df, policy)), with_unsafe(predicted_matrix(df, policy))
+    unsafe = gold[:, -1]
+    scores = overall_scores(len(df), *(cells.sum(axis=0) for cells in outcomes(gold, predicted)))
+    found = {name: float(value) for name, value in scores.items()}
+    found["subset_accuracy"] = float((gold == predicted).all(axis=1).mean())
     found["outside"] = float(df["outside"].mean())
-    if unsafe.any():
-        found["weighted_f1"] = float(f1(gold, predicted, average="weighted", zero_division=0))
-        found["micro_f1"] = float(f1(gold, predicted, average="micro"))
-        found["macro_f1"] = float(f1(gold, predicted, average="macro", labels=np.flatnonzero(gold.any(axis=0))))
-        found["binary_f1"] = float(f1(unsafe, flagged))
-        found["binary_auprc"] = float(sklearn_metrics.average_precision_score(unsafe, df["p_unsafe"]))
-    if not unsafe.all():
-        found["binary_fpr"] = float(flagged[~unsafe].mean())
+    found["binary_auprc"] = float(average_precision_score(unsafe, df["p_unsafe"])) if unsafe.any() else np.nan
     return found
 
 
 def confusion_2x2(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
     """Counts one 2x2 matrix per category: index code, columns `tn, fp, fn, tp`."""
-    check_predictions(df, policy)
-    cells = sklearn_metrics.multilabel_confusion_matrix(gold_matrix(df, policy), predicted_matrix(df, policy))
-    index = pd.Index(policy.codes, name="code")
-    return pd.DataFrame(cells.reshape(len(policy), 4), index=index, columns=["tn", "fp", "fn", "tp"])
+    table = per_category(df, policy).set_index("code")
+    table["tn"] = len(df) - table[["fp", "fn", "tp"]].sum(axis=1)
+    return table[["tn", "fp", "fn", "tp"]]
 
 
 def multilabel_confusion(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
@@ -109,57 +137,33 @@ def multilabel_confusion(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
        code, which shows a right S1 as confused with whatever else was reported.)
     5. A safe prompt called safe adds 1 in the corner.
     """
-    check_predictions(df, policy)
-    gold, predicted = gold_matrix(df, policy), predicted_matrix(df, policy)
-    missed, extra = gold & ~predicted, predicted & ~gold
+    hits, extra, missed = table_outcomes(df, policy)
     # A row that misses (adds) nothing has its 1 in the margin: the product then counts 2 to 5 at once.
     rows = np.column_stack([missed, ~np.any(missed, axis=1)]).astype(int)
     columns = np.column_stack([extra, ~np.any(extra, axis=1)]).astype(int)
-    counted = (gold != predicted).any(axis=1) | ~gold.any(axis=1)  # a full hit is no safe prompt: not in the corner
+    counted = (extra | missed).any(axis=1) | ~hits.any(axis=1)  # a full hit is no safe prompt: not in the corner
     cells = rows[counted].T @ columns[counted]
-    cells[np.diag_indices(len(policy))] += (gold & predicted).sum(axis=0)
+    cells[np.diag_indices(len(policy))] += hits.sum(axis=0)
     index = pd.Index([*policy.codes, "no true label"], name="gold")
     return pd.DataFrame(cells, index=index, columns=pd.Index([*policy.codes, "no predicted label"], name="predicted"))
 
 
 def interval_table(boots: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> pd.DataFrame:
-    """Tabulates scores as text, `0.912 [0.899, 0.924]` or "not measured": a row per name, a column per metric.
-
-    Args:
-        boots: Name of a set or system to its `bootstrap` table.
-        metrics: Metrics of these tables.
-
-    Raises:
-        ValueError: A table has no such metric.
-    """
+    """Tabulates scores as text, `0.912 [0.899, 0.924]` or "not measured": a row per `bootstrap` table, by name."""
     cells = {name: {m: str(cell) for m, cell in intervals_of(boot, metrics).items()} for name, boot in boots.items()}
     return pd.DataFrame.from_dict(cells, orient="index")
 
 
-def category_table(
-    df: pd.DataFrame,
-    policy: Taxonomy,
-    boot: pd.DataFrame,
-    *,
-    metrics: Sequence[str] = ("precision", "recall", "f1", "ap"),
-) -> pd.DataFrame:
-    """Tabulates the scores of each category with their intervals.
+def category_table(df: pd.DataFrame, policy: Taxonomy, boot: pd.DataFrame) -> pd.DataFrame:
+    """Tabulates the scores of each category with their intervals; `boot` is what `bootstrap` returned for the table.
 
-    Args:
-        df: Predictions table.
-        policy: Its policy.
-        boot: What `bootstrap` returned for the table.
-        metrics: Of `precision`, `recall`, `f1`, `ap`, `auroc`.
-
-    Returns:
-        Index code; `name, support, templates` (distinct `template_id` of its rows, where the table has that column),
-        a text column per metric, and `note` where any category has one.
+    `templates` counts the distinct `template_id` of a category's rows; `note` is there where any category has one.
     """
     counts = per_category(df, policy).set_index("code")
     table = counts[["name", "support"]]
     if "template_id" in df.columns:
         table = table.assign(templates=[df["template_id"][has].nunique() for has in gold_matrix(df, policy).T])
-    for metric in metrics:
+    for metric in ("precision", "recall", "f1", "ap"):
         cells = intervals_of(boot, [f"{metric}_{code}" for code in policy.codes])
         table[metric] = [str(cell) for cell in cells.values()]
     return table.assign(note=counts["note"]) if counts["note"].any() else table

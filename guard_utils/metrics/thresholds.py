@@ -1,7 +1,7 @@
 """Decisions from exact marginals: P(code) against a threshold per category, chosen on validation rows only.
 
-The most probable verdict is one way to decide; thresholds are another, and say what a miss costs. All functions take
-predictions tables and raise ValueError where `check_predictions` does. Does not: calibrate probabilities.
+The most probable verdict is one way to decide; thresholds are another, and say what a miss costs. Does not: calibrate
+probabilities.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
 from guard_utils.data.predictions import check_predictions, gold_matrix, score_matrix
-from guard_utils.metrics.scores import summary
 from guard_utils.policy import Taxonomy
 
 Objective = Literal["f1", "f2", "recall"]
@@ -23,12 +22,7 @@ Objective = Literal["f1", "f2", "recall"]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """One threshold per category: a code is reported where its marginal reaches it.
-
-    Attributes:
-        by_code: Code to threshold, in the order of the policy.
-        objective: What they were chosen for, e.g. `f1` or `recall >= 0.95`.
-    """
+    """A threshold per code, in policy order, and what they were chosen for, e.g. `f1` or `recall >= 0.95`."""
 
     by_code: Mapping[str, float]
     objective: str
@@ -40,11 +34,7 @@ class Thresholds:
 
 
 def decide(df: pd.DataFrame, policy: Taxonomy, thresholds: Thresholds) -> pd.DataFrame:
-    """Returns a copy in which `predicted` holds the codes whose marginal reaches its threshold.
-
-    Raises:
-        ValueError: The thresholds are of another policy.
-    """
+    """Returns a copy in which `predicted` holds the codes whose marginal reaches its threshold."""
     check_predictions(df, policy)
     codes = tuple(thresholds.by_code)
     if codes != policy.codes:
@@ -72,12 +62,8 @@ def tune(
     Every cut between two neighbouring scores is tried. The threshold is set half-way between them, and of equally good
     cuts the one nearest 0.5 is taken: both make it depend less on single rows. A category without positives gets 0.5.
 
-    Args:
-        df_validation: Predictions table of the validation rows.
-        policy: Its policy.
-        objective: Maximise `f1` or `f2` (recall counts four times as much), or `recall`: the best precision among cuts
-            with recall of at least `recall`.
-        recall: Wanted recall, in (0, 1].
+    Objectives `f1` and `f2` (recall counts four times as much) are maximised; `recall` takes the best precision among
+    cuts whose recall is at least `recall`, in (0, 1].
     """
     if objective not in ("f1", "f2", "recall") or not 0 < recall <= 1:
         raise ValueError(f"objective is {objective!r}, recall is {recall}; write 'f1', 'f2' or 'recall', and 0 to 1")
@@ -100,21 +86,3 @@ def _best(curve: pd.DataFrame, objective: Objective, wanted: float) -> float:
     halfway = np.clip((cuts + below) / 2, np.minimum(np.nextafter(below, 1), cuts), cuts)
     best = halfway[np.isclose(value, value.max(), rtol=0, atol=1e-12)]
     return float(best[np.argmin(np.abs(best - 0.5))])
-
-
-def rows_moved(before: pd.DataFrame, after: pd.DataFrame, column: str = "predicted") -> int:
-    """Counts rows whose set of codes in a list column differs between two tables of the same rows in the same order."""
-    return sum(set(a) != set(b) for a, b in zip(before[column], after[column], strict=True))
-
-
-def compare_decisions(df: pd.DataFrame, policy: Taxonomy, thresholds: Thresholds) -> pd.DataFrame:
-    """Scores three ways to decide on other rows than those tuned on: joint verdict, marginals at 0.5, tuned thresholds.
-
-    Returns:
-        Index `decision`; the scores of `summary`, and `rows_moved`: rows decided otherwise than by the joint verdict.
-    """
-    half = Thresholds(dict.fromkeys(policy.codes, 0.5), "fixed at 0.5")
-    tables = {"joint verdict": df, "marginals at 0.5": decide(df, policy, half)}
-    tables[f"tuned for {thresholds.objective}"] = decide(df, policy, thresholds)
-    rows = {name: summary(table, policy) | {"rows_moved": rows_moved(df, table)} for name, table in tables.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("decision")

@@ -5,7 +5,7 @@ Does not: write or parse training files (`guard_utils.formatter`), pack rows (`s
 
 from __future__ import annotations
 
-from functools import cache
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from guard_utils.formatter import read_training_row
 from guard_utils.policy import PII, POLICIES, Taxonomy
 from guard_utils.prompt import GuardPrompt
+
+_SHOWN = 20
 
 
 class RecipeTokenizer:
@@ -37,7 +39,7 @@ class GuardDataset(Dataset[dict[str, Any]]):
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: An empty file, an unknown taxonomy, or a broken line, with file and line.
+        ValueError: An unknown taxonomy, an empty file, or rows that can't be trained on: file, line, what and fix.
     """
 
     def __init__(self, tokenizer: RecipeTokenizer, *, source: str, taxonomy: str = PII.name) -> None:
@@ -45,24 +47,45 @@ class GuardDataset(Dataset[dict[str, Any]]):
             raise ValueError(f"unknown taxonomy {taxonomy!r} in the config; choose one of {sorted(POLICIES)}")
         if not Path(source).exists():
             raise FileNotFoundError(f"no training file {source}; run notebook 02 to make it")
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
-        if not lines:
+        self.source = source
+        self._tokenizer = tokenizer.tokenizer
+        self._prompts: dict[tuple[Taxonomy, str], GuardPrompt] = {}
+        # Prompt, ids after its prefix, and how many of them are the answer.
+        self._rows: list[tuple[GuardPrompt, array[int], int]] = []
+        faults: list[str] = []
+        # Bytes that are no UTF-8 become lone surrogates, which the prompt refuses.
+        with open(source, encoding="utf-8", errors="surrogateescape") as lines:
+            for number, line in enumerate(lines, 1):
+                where = f"{source}:{number}"
+                try:
+                    self._read(line, POLICIES[taxonomy], where)
+                except ValueError as error:
+                    faults.append(f"{where}: {str(error).removeprefix(f'{where}: ')}")
+        if faults:
+            rest = f"\n  and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
+            listed = "".join(f"\n  {fault}" for fault in faults[:_SHOWN])
+            raise ValueError(f"{len(faults):,} training rows can't be trained on:{listed}{rest}")
+        if not self._rows:
             raise ValueError(f"training file {source} is empty; run notebook 02 again")
-        policy = POLICIES[taxonomy]
-        self._rows = [read_training_row(line, policy, where=f"{source}:{n}") for n, line in enumerate(lines, 1)]
 
-        @cache
-        def prompt(policy: Taxonomy, role: Any) -> GuardPrompt:
-            return GuardPrompt(policy, tokenizer.tokenizer, role=role)
+    def _read(self, line: str, taxonomy: Taxonomy, where: str) -> None:
+        row = read_training_row(line, taxonomy, where=where)
+        role: Any = row.turns[-1][0]
+        if (row.policy, role) not in self._prompts:
+            self._prompts[row.policy, role] = GuardPrompt(row.policy, self._tokenizer, role=role)
+        prompt = self._prompts[row.policy, role]
+        ids, answer = prompt.training_ids(row.turns, row.verdict)  # type: ignore[arg-type]
+        self._rows.append((prompt, array("l", ids[len(prompt.prefix_ids) :]), answer))
 
-        self._prompt = prompt
+    @property
+    def frames(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Ids of prefix and tail of each prompt, in the order of the rows: the policies as the model sees them."""
+        return [(prompt.prefix_ids, prompt.tail_ids) for prompt in self._prompts.values()]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self._rows[index]
-        prompt = self._prompt(row.policy, row.turns[-1][0])
-        ids, answer = prompt.training_ids(row.turns, row.verdict)  # type: ignore[arg-type]
-        labels = [CROSS_ENTROPY_IGNORE_IDX] * (len(ids) - answer) + list(ids[-answer:])
-        return {"tokens": list(ids), "labels": labels, "prefix_length": len(prompt.prefix_ids)}
+        prompt, rest, answer = self._rows[index]
+        labels = [CROSS_ENTROPY_IGNORE_IDX] * (len(prompt.prefix_ids) + len(rest) - answer) + list(rest[-answer:])
+        return {"tokens": [*prompt.prefix_ids, *rest], "labels": labels, "prefix_length": len(prompt.prefix_ids)}

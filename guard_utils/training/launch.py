@@ -11,18 +11,22 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 from typing import Any
 
 import pandas as pd
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 from tqdm.auto import tqdm
 
 from guard_utils.files import write_text
 from guard_utils.profiles import Run
+from guard_utils.records import machine
+from guard_utils.training.config import TrainingError, check_config, count_steps, fingerprint, resolve_config
 
 DONE = "finished.json"
 STARTED = "started.json"
@@ -31,11 +35,10 @@ _HINTS = {
     "out of memory": "halve batch_size in the config, or use a smaller profile",
     "Killed": "the system was short of memory; close other programs or halve batch_size in the config",
     "loading state_dict": "the config's model has another shape than the weights in model_dir; compare both",
+    # torch.save says either of the last two.
+    "No space left|unexpected pos|file write failed": "the disk is full; make room and call again, it goes on from its "
+    "last saved state",
 }
-
-
-class TrainingError(RuntimeError):
-    """torchtune ended with an error; the message holds its last lines and a hint."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,14 @@ class Training:
         log: See `read_log`.
         examples: Trained on, all epochs together.
         seconds: From launch to checkpoint; of a run that was cut off, those of its saved steps and of the rest.
+        made_on: `machine()` where it was trained, for `record`.
     """
 
     checkpoint: Path
     log: pd.DataFrame
     examples: int
     seconds: float
+    made_on: dict[str, Any] | None = None
 
 
 def finetune(run: Run, train_file: Path, *, processes: int = 1, progress: bool = True) -> Training:
@@ -65,28 +70,28 @@ def finetune(run: Run, train_file: Path, *, processes: int = 1, progress: bool =
         progress: Whether to show a bar with the loss.
 
     Raises:
-        ConfigFaults: The config can't be run; lists every fault. Nothing was touched.
-        TrainingError: torchtune failed; its own last lines and a hint.
+        ValueError: The file has rows that can't be trained on; see `GuardDataset`. Nothing was touched.
+        TrainingError: The config can't be run (nothing was touched), the disk can't be written, or torchtune failed.
     """
-    # They import torch, which takes seconds.
-    from guard_utils.training.config import check_config, fingerprint, resolve_config
-    from guard_utils.training.resume import STATES, saved_state
-
     config = resolve_config(run, train_file)
     check_config(config, processes=processes)
-    folder, mark = Path(config["output_dir"]), fingerprint(config, processes=processes)
-    final = folder / f"epoch_{config['epochs'] - 1}"
-    rows = len(train_file.read_text(encoding="utf-8").splitlines())
+    # They import torch, which takes seconds.
+    from torchtune.config import instantiate
+
+    from guard_utils.training.resume import STATES, saved_state
+
+    dataset = instantiate(OmegaConf.create(config["dataset"]), instantiate(OmegaConf.create(config["tokenizer"])))
     per_step = config["batch_size"] * config["gradient_accumulation_steps"] * processes
-    examples = min(rows // per_step, config["max_steps_per_epoch"] or rows) * config["epochs"] * per_step
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    examples = count_steps(config, dataset, processes=processes) * per_step
+    folder, mark = Path(config["output_dir"]), fingerprint(run, dataset, processes=processes)
+    final = folder / f"epoch_{config['epochs'] - 1}"
     with _hold(f"{folder}.lock"):
         done = _read(folder / DONE)
         if done.get("fingerprint") != mark:
             with _hold(f"{folder}.recipe.lock"):  # a recipe whose launcher was killed lives on for a moment
                 state = saved_state(folder) if _read(folder / STARTED).get("fingerprint") == mark else None
-            if state is None:
-                shutil.rmtree(folder, ignore_errors=True)  # cut off before its first save, or of another config or data
+            if state is None and folder.exists():
+                shutil.rmtree(folder)  # cut off before its first save, or of another config or data
             for half_written in folder.glob("epoch_*"):
                 shutil.rmtree(half_written)
             _write(folder / STARTED, fingerprint=mark)
@@ -100,19 +105,29 @@ def finetune(run: Run, train_file: Path, *, processes: int = 1, progress: bool =
                 print(f"this training was cut off before: it goes on after {first:,} of {examples:,} examples")
             seconds += _tune_run(command, per_step, first, examples, progress)
             _tidy(final, run.profile.model if run.profile.from_hub else config["model_dir"])
-            done = _write(folder / DONE, fingerprint=mark, seconds=seconds)
+            done = _write(folder / DONE, fingerprint=mark, seconds=seconds, made_on=machine())
             shutil.rmtree(folder / STATES, ignore_errors=True)
-    return Training(final, read_log(folder, batch_size=per_step), examples, done["seconds"])
+    return Training(final, read_log(folder, batch_size=per_step), examples, done["seconds"], done.get("made_on"))
 
 
-def _hold(path: str) -> AcquireReturnProxy:
-    """Acquires a lock; says so where it has to wait for the launcher or the recipe that holds it."""
-    lock = FileLock(path)
+@contextmanager
+def _hold(path: str) -> Iterator[None]:
+    """Holds a lock, and says so where it has to wait for it; what the disk refuses meanwhile is a TrainingError."""
     try:
-        return lock.acquire(blocking=False)
-    except Timeout:
-        print(f"another process holds {path}; waiting until it ends")
-        return lock.acquire()
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            held = lock.acquire(blocking=False)
+        except Timeout:
+            print(f"another process holds {path}; waiting until it ends")
+            held = lock.acquire()
+        with held:
+            yield
+    except OSError as error:
+        fix = (
+            "" if "GUARD_ARTIFACTS" in str(error) else "; allow writing there, or set GUARD_ARTIFACTS to another folder"
+        )
+        raise TrainingError(f"can't train in {Path(path).parent}: {error.strerror}{fix}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -145,9 +160,9 @@ def _tune_run(arguments: list[str], per_step: int, first: int, examples: int, pr
         process.terminate()  # a notebook that is interrupted leaves no training behind
     if code:
         text = "".join(lines[-25:]) + ("Killed\n" if code == -9 else "")
-        hints = [hint for sign, hint in _HINTS.items() if sign in text]
-        hint = (hints or ["read torchtune's lines above; the last names the cause"])[0]
-        raise TrainingError(f"torchtune ended with status {code}. Its last lines:\n{text}Hint: {hint}.")
+        hints = [hint for sign, hint in _HINTS.items() if re.search(sign, text)]
+        hint = (hints or ["the last of its lines names the cause"])[0]
+        raise TrainingError(f"torchtune ended with status {code}: {hint}. Its last lines:\n{text}")
     return time.monotonic() - started
 
 

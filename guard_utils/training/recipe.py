@@ -6,7 +6,8 @@ One process runs torchtune's single-device recipe; several run its distributed o
 step's examples behind its own copy of the prefix, over gloo where `device` is cpu. `batch_size` is of one process; a
 step's loss is that of one process with the same examples. A model with `lora_rank` trains adapters, any other all
 weights. Keys beyond torchtune's: `autocast` (dtype of activations; weights keep `dtype`), `threads` (absent: all cores)
-and `save_every_n_steps` (see `resume`). Does not: tensor parallelism, a training loop of its own.
+and `save_every_n_steps` (see `resume`). With another `collate_fn`, as torchtune's `padded_collate_sft`, batches, model
+and loss are stock. Does not: tensor parallelism, a training loop of its own.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from torch.distributed import init_process_group
 from torchtune import config, training
 from torchtune.modules.peft import get_adapter_params
 
+from guard_utils.training.config import check_config
 from guard_utils.training.resume import Resumable
 from guard_utils.training.shared_prefix import LossAtLabels, use_shared_prefix
 
@@ -43,19 +45,10 @@ BATCHES_PER_TRIM = 4
 
 
 def stock_recipe(name: str) -> ModuleType:
-    """Loads one of torchtune's recipe files, which are beside the package and in none.
-
-    Args:
-        name: For example `lora_finetune_single_device`.
-
-    Raises:
-        FileNotFoundError: torchtune has no such recipe.
-    """
+    """Loads one of torchtune's recipe files (`lora_finetune_single_device`), which are beside the package."""
     path = Path(torchtune.__file__).parents[1] / "recipes" / f"{name}.py"
-    if not path.exists():
-        raise FileNotFoundError(f"torchtune {torchtune.__version__} has no recipe {name!r}; see `tune ls`")
     spec = importlib.util.spec_from_file_location(f"torchtune_recipe_{name}", path)
-    assert spec is not None and spec.loader is not None  # the file exists and ends in .py
+    assert spec is not None and spec.loader is not None  # the name ends in .py
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -68,13 +61,8 @@ def fit_output(cfg_model: DictConfig, weights: dict[str, Tensor], checkpointer: 
     Llama-Guard-3-1B has (torchtune issue 2237). A projection that equals the embedding and that the checkpoint's config
     ties is a copy: it is taken out of `weights` and of what will be exported.
 
-    Args:
-        cfg_model: `model` of a config.
-        weights: What `checkpointer` loaded, in torchtune's names.
-        checkpointer: A `FullModelHFCheckpointer` that has loaded.
-
-    Returns:
-        `cfg_model`, with `tie_word_embeddings` where its builder knows it.
+    `weights` are what `checkpointer`, a `FullModelHFCheckpointer`, loaded, in torchtune's names. Returns `cfg_model`,
+    with `tie_word_embeddings` where its builder knows it.
     """
     if "tie_word_embeddings" not in inspect.signature(pkgutil.resolve_name(cfg_model["_component_"])).parameters:
         return cfg_model
@@ -102,15 +90,16 @@ def initial_adapter(cfg_model: DictConfig, seed: int) -> dict[str, Tensor]:
 
 
 class SharedPrefix(Resumable):
-    """Put before one of torchtune's recipes as a base class: its loop then calls model and loss for packed batches."""
+    """Put before one of torchtune's recipes as a base class: its loop then runs model and loss on packed batches."""
 
     _loss_fn: Any
 
     def setup(self, cfg: DictConfig) -> None:
-        """Sets up torchtune's recipe and narrows its loss to the labels."""
-        self._autocast = cfg.get("autocast")
+        """Sets up torchtune's recipe; where batches are packed, narrows its loss to the labels."""
+        self._autocast, self._packs = cfg.get("autocast"), "collate_shared_prefix" in str(cfg.get("collate_fn"))
         super().setup(cfg=cfg)
-        self._loss_fn = LossAtLabels(self._loss_fn)
+        if self._packs:
+            self._loss_fn = LossAtLabels(self._loss_fn)
         # glibc only: other C libraries have no such call.
         libc = ctypes.CDLL(None) if sys.platform == "linux" and self._device.type == "cpu" else None
         self._trim = getattr(libc, "malloc_trim", None)
@@ -121,7 +110,9 @@ class SharedPrefix(Resumable):
         cfg_model = fit_output(cfg_model, weights, checkpointer)
         if "lora_rank" in cfg_model and kwargs.get("lora_weights_state_dict") is None:
             kwargs["lora_weights_state_dict"] = initial_adapter(cfg_model, self.seed)
-        model = use_shared_prefix(super()._setup_model(cfg_model=cfg_model, **kwargs))
+        model: nn.Module = super()._setup_model(cfg_model=cfg_model, **kwargs)
+        if self._packs:
+            use_shared_prefix(model)
         if self._autocast:
             cast(Any, model).forward = torch.autocast(self._device.type, getattr(torch, self._autocast))(model.forward)
         return model
@@ -134,13 +125,7 @@ class SharedPrefix(Resumable):
 
 
 def shared_prefix_recipe(cfg: DictConfig) -> Any:
-    """Builds the recipe that a config asks for; torchtune's distributed one in a process launched as one of several.
-
-    Raises:
-        ValueError: Tensor parallelism, which would cut packed sequences into pieces.
-    """
-    if cfg.get("tensor_parallel_dim", 1) > 1:
-        raise ValueError(f"tensor_parallel_dim={cfg.tensor_parallel_dim} can't share a prefix; set it to 1")
+    """Builds the recipe that a config asks for; torchtune's distributed one in a process launched as one of several."""
     lora, several = "lora_rank" in cfg.model, training.is_distributed()
     name = f"{'lora' if lora else 'full'}_finetune_{'distributed' if several else 'single_device'}"
     module = cast(Any, stock_recipe(name))
@@ -159,7 +144,8 @@ def shared_prefix_recipe(cfg: DictConfig) -> Any:
 def main(cfg: DictConfig) -> None:
     """Runs a training, as `tune run` does."""
     config.log_config(recipe_name="SharedPrefixRecipe", cfg=cfg)
-    if "threads" in cfg:
+    check_config(OmegaConf.to_container(cfg, resolve=True), processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # type: ignore[arg-type]
+    if cfg.get("threads"):
         torch.set_num_threads(cfg.threads)
     Path(cfg.output_dir).mkdir(parents=True, exist_ok=True)
     # Held by one process until it ends, so that a new launch waits for a recipe whose launcher has died.

@@ -8,8 +8,7 @@ Tokens of a transformer meet in attention only, so loss and gradients equal thos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -68,36 +67,26 @@ def collate_shared_prefix(
             raise ValueError(f"example with prefix_length={length} has no conversation or a label in its prefix")
         groups.setdefault(tuple(row["tokens"][:length]), []).append(row)
 
-    tokens: list[int] = []
-    labels: list[int] = []
-    positions: list[int] = []
-    lengths: list[int] = []
+    parts: list[tuple[Sequence[int], Sequence[int], int]] = []  # ids, labels, and the position of the first
     counts: list[int] = []
-
-    def add(ids: Sequence[int], targets: Sequence[int], start: int) -> None:
-        tokens.extend(ids)
-        labels.extend(targets)
-        positions.extend(range(start, start + len(ids)))
-        lengths.append(len(ids))
-
     for prefix, rows in groups.items():
-        start = len(prefix)
-        add(prefix, [ignore_idx] * start, 0)
-        before = len(lengths)
+        start, before = len(prefix), len(parts)
+        parts.append((prefix, [ignore_idx] * start, 0))
         for together in _fill_windows([len(row["tokens"]) - start for row in rows]):
-            for i in together:
-                add(rows[i]["tokens"][start:], rows[i]["labels"][start:], start)
-            if filler := -sum(len(rows[i]["tokens"]) - start for i in together) % WINDOW:
-                add([padding_idx] * filler, [ignore_idx] * filler, start)
-        counts.append(len(lengths) - before)
+            added = [(rows[i]["tokens"][start:], rows[i]["labels"][start:], start) for i in together]
+            if filler := -sum(len(ids) for ids, _, _ in added) % WINDOW:
+                added.append(([padding_idx] * filler, [ignore_idx] * filler, start))
+            parts += added
+        counts.append(len(parts) - before - 1)
+    labels = [label for _, targets, _ in parts for label in targets]
     # Logits at i predict the token at i + 1. Prefixes and first tokens of conversations have no label, so nothing is
     # predicted across the seams.
     labelled = [i for i, label in enumerate(labels[1:]) if label != ignore_idx]
-    layout = {"lengths": lengths, "counts": counts, "labelled": labelled}
+    layout = {"lengths": [len(ids) for ids, _, _ in parts], "counts": counts, "labelled": labelled}
     return {
-        "tokens": torch.tensor([tokens]),
+        "tokens": torch.tensor([[token for ids, _, _ in parts for token in ids]]),
         "labels": torch.tensor([labels]),
-        "input_pos": torch.tensor([positions]),
+        "input_pos": torch.tensor([[place for ids, _, start in parts for place in range(start, start + len(ids))]]),
         "mask": {name: torch.tensor(numbers) for name, numbers in layout.items()},
     }
 
@@ -129,24 +118,17 @@ def windows(layout: Layout) -> list[Window]:
     """Divides a packed sequence: each prefix, then its conversations in full windows."""
     lengths, device = layout["lengths"].tolist(), layout["lengths"].device
     found: list[Window] = []
-
-    def add(parts: list[int], prefix: int | None) -> None:
-        part = torch.repeat_interleave(torch.tensor(parts, device=device))
-        visible = (part[:, None] == part).tril()
-        found.append(window(visible, prefix=prefix, prefix_length=0 if prefix is None else found[prefix].length))
-
-    at = 0
     for count in layout["counts"].tolist():
-        add(lengths[at : at + 1], None)
-        prefix, run = len(found) - 1, list[int]()
-        for length in lengths[at + 1 : at + 1 + count]:
-            run.append(length)
-            if sum(run) % WINDOW == 0:
-                add(run, prefix)
-                run = []
-        if run:
-            add(run, prefix)
-        at += 1 + count
+        prefix, parts = len(found), [lengths[:1], []]
+        for length in lengths[1 : 1 + count]:
+            parts[-1].append(length)
+            if sum(parts[-1]) % WINDOW == 0:
+                parts.append([])
+        for together in filter(None, parts):
+            part = torch.repeat_interleave(torch.tensor(together, device=device))
+            seen = {"prefix": prefix, "prefix_length": lengths[0]} if len(found) > prefix else {}
+            found.append(window((part[:, None] == part).tril(), **seen))
+        lengths = lengths[1 + count :]
     return found
 
 
@@ -155,10 +137,7 @@ def shared_prefix_attention(
 ) -> Tensor:
     """Attention over a packed sequence, as torchtune calls it: tensors and result are [1, heads, packed, dim].
 
-    `mask` holds the sequence's windows, which replace `is_causal`.
-
-    Raises:
-        ValueError: Attention dropout, which is not supported.
+    `mask` holds the sequence's windows, which replace `is_causal`; dropout is a ValueError.
     """
     if dropout_p:
         raise ValueError(f"attn_dropout={dropout_p} is not supported with a shared prefix; set model.attn_dropout: 0.0")
@@ -187,11 +166,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Window]) -
 def use_shared_prefix(model: nn.Module) -> nn.Module:
     """Lets a torchtune `TransformerDecoder`, sharded or not, read packed batches and compute logits at labels only.
 
-    Returns:
-        The same model.
-
-    Raises:
-        ValueError: The model has no torchtune attention.
+    Returns the same model; raises ValueError if it has no torchtune attention.
     """
     from torchtune.modules import FeedForward, MultiHeadAttention
 
@@ -203,11 +178,15 @@ def use_shared_prefix(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, FeedForward) and module.w3 is not None:
             module.forward = partial(_feed_forward, module)
-    forward: Callable[..., Tensor] = model.forward
+    norm, forward = cast(Any, model).norm, model.forward
 
     def forward_packed(tokens: Tensor, *, mask: Layout, **kwargs: Any) -> Tensor:
-        with _only_positions(model, mask["labelled"]):
-            return forward(tokens, mask=windows(mask), **kwargs)
+        # Only positions with a label are normalised and projected.
+        hook = norm.register_forward_pre_hook(lambda _, args: (args[0][:, mask["labelled"]],))
+        try:
+            return cast(Tensor, forward(tokens, mask=windows(mask), **kwargs))
+        finally:
+            hook.remove()
 
     # Set on the instance, so that FSDP's hooks, which gather and free the weights, run around it.
     cast(Any, model).forward = forward_packed
@@ -216,21 +195,11 @@ def use_shared_prefix(model: nn.Module) -> nn.Module:
 
 def _feed_forward(module: Any, x: Tensor) -> Tensor:
     """A gated feed-forward layer whose backward recomputes activation and product, but no projection."""
-    return cast(Tensor, checkpoint(_gated, module, module.w1(x), module.w3(x), use_reentrant=False))
 
+    def gated(gate: Tensor, up: Tensor) -> Tensor:
+        return cast(Tensor, module.w2(module.activation(gate) * up))
 
-def _gated(module: Any, gate: Tensor, up: Tensor) -> Tensor:
-    return cast(Tensor, module.w2(module.activation(gate) * up))
-
-
-@contextmanager
-def _only_positions(model: nn.Module, positions: Tensor) -> Iterator[None]:
-    """Within, the model normalises and projects only these positions of a packed sequence."""
-    hook = cast(Any, model).norm.register_forward_pre_hook(lambda _, args: (args[0][:, positions],))
-    try:
-        yield
-    finally:
-        hook.remove()
+    return cast(Tensor, checkpoint(gated, module.w1(x), module.w3(x), use_reentrant=False))
 
 
 class LossAtLabels(nn.Module):

@@ -417,7 +417,10 @@ print(f"With the fourteen hazards it was {seen.outside.mean():.3f} (three prompt
 # no grammar is involved.
 
 # %%
-values.loc[[f"auroc_{code}" for code in run.policy.codes]].set_axis(names).round(3)
+from guard_utils.metrics import per_category
+
+auroc = {name: per_category(table, run.policy)["auroc"] for name, table in compared.items()}
+pd.DataFrame(auroc).set_axis(names).round(3)
 
 # %% [markdown]
 # A zero-shot column near one half means that there is nothing to unlock: neither a better threshold nor a stricter

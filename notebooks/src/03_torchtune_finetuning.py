@@ -299,7 +299,7 @@ values = {
     "minutes": training.seconds / 60,
     "examples_per_second": training.examples / training.seconds,
 }
-record(run, "training", values, training.examples, dtype=run.dtype)
+record(run, "training", values, training.examples, made_on=training.made_on, dtype=run.dtype)
 run_card(run, training.examples)
 
 # %% [markdown]

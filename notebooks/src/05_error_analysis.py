@@ -116,7 +116,10 @@ situations[situations["rows"] >= min(10, situations["rows"].max())].sort_values(
 # Language and length tell whether a guard is at home everywhere, or only where most of its training took place.
 
 # %%
-by = {name: error_table(test, run.policy, name)[["rows", "wrong", "error_rate"]] for name in ("language", "length")}
+bins = {"1-10": 0, "11-20": 10, "21-40": 20, "41-80": 40, "over 80": 80}
+words = pd.cut(test["text"].str.split().str.len(), [*bins.values(), 10**6], labels=list(bins)).astype(str)
+sized = test.assign(words=words)
+by = {name: error_table(sized, run.policy, name)[["rows", "wrong", "error_rate"]] for name in ("language", "words")}
 pd.concat(by, names=["by", "group"])
 
 # %% [markdown]
@@ -153,17 +156,16 @@ costs
 from IPython.display import HTML, display
 
 from guard_utils.figures import reading_html
-from guard_utils.metrics import worst
 
 spans = {example.id: example.spans for example in (*splits.test, *splits.independent)}
-HTML(reading_html(worst(test, run.policy, 20), spans))
+HTML(reading_html(wrong["test"].head(20), spans))
 
 # %% [markdown]
 # Read the first ten with a pencil. For each, three answers are possible: the model is wrong; the label is wrong; or the
 # **policy** does not say. Count them. The same for the text from elsewhere, where surprises are more likely:
 
 # %%
-HTML(reading_html(worst(independent, run.policy, 10), spans))
+HTML(reading_html(wrong["independent"].head(10), spans))
 
 # %% [markdown]
 # ## Same answers, other labels
@@ -219,15 +221,16 @@ save(plot_label_errors(often, title=title, n=12), run, "05-labels-colleague", al
 # %%
 from guard_utils.metrics import suspicious_labels
 
-suspects = suspicious_labels(other, run.policy)
-suspects.drop(columns="reading")
+suspects = suspicious_labels(other, run.policy).head(10)
+suspects
 
 # %% [markdown]
 # In words:
 
 # %%
-for place, reading in enumerate(suspects["reading"], 1):
-    print(f"{place}. {reading}")
+for row in suspects.itertuples():
+    mapped = f"mapped to {row.code} by mistake" if row.kind == "missed" else f"never mapped to {row.code}"
+    print(f"{row.label}: gold and model disagree about {row.code} in {row.error_rate:.0%} of the rows: {mapped}?")
 
 # %% [markdown]
 # One witness is not enough: perhaps the model never learned these. Call a second one who shares nothing with it. The
@@ -244,10 +247,10 @@ both[["label", "code", "kind", "rows", "error_rate", "error_rate (regex)"]]
 # rows to be certain: compare the marked value, and the name of its label, with *gold* in the heading.
 
 # %%
-from guard_utils.metrics import rows_behind
-
+doubted = disagreements(other, run.policy)
 for pair in both.head(2).itertuples():
-    rows = disagreements(rows_behind(other, run.policy, pair.label, pair.code), run.policy)
+    accused = zip(doubted["labels"], doubted[pair.kind], strict=True)
+    rows = doubted[[pair.label in labels and pair.code in codes for labels, codes in accused]]
     display(HTML(f"<h4>{pair.label}: {pair.kind} {pair.code}</h4>" + reading_html(rows.head(3), spans)))
 
 # %% [markdown]

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +15,6 @@ from guard_utils.audit.corrections import (
     CorrectionError,
     apply_corrections,
     read_corrections,
-    read_review,
     write_corrections,
 )
 from guard_utils.data.examples import Example
@@ -99,7 +97,6 @@ def test_corrections_of_another_version_are_refused(other: list[Example], tmp_pa
         ('HEAD{"id": "r0", "code": "S3"', "line 2"),
         ('HEAD{"id": "r0", "code": "S3"}', "line 2: .*missing"),
         ('HEAD{"id": "r0", "code": "S3", "action": "delete", "reason": "", "reviewer": "x"}', "add, remove, keep"),
-        ('HEAD{"id": "r0", "code": "S3", "action": "add", "reason": "", "reviewer": " "}', "line 2: .*no reviewer"),
     ],
 )
 def test_a_broken_file_is_refused(text: str, words: str, tmp_path: Path) -> None:
@@ -107,15 +104,3 @@ def test_a_broken_file_is_refused(text: str, words: str, tmp_path: Path) -> None
     path.write_text(text.replace("HEAD", path.read_text()))
     with pytest.raises(CorrectionError, match=words):
         read_corrections(path, DATA)
-
-
-def test_a_spreadsheet_gives_its_filled_rows(tmp_path: Path) -> None:
-    table = pd.DataFrame({"id": ["r0", "r1", "r2"], "code": ["S3", "S1", "S2"]})
-    table["decision"], table["reason"] = ["Add ", "", "remove"], ["phone, plainly", "", ""]
-    table.to_csv(tmp_path / "review.csv", index=False)
-    first, second = read_review(tmp_path / "review.csv", reviewer="ann")
-    assert first == Correction("r0", "S3", "add", "phone, plainly", "ann")
-    assert second == Correction("r2", "S2", "remove", "", "ann")
-    table.drop(columns="decision").to_csv(tmp_path / "bad.csv", index=False)
-    with pytest.raises(CorrectionError, match="decision"):
-        read_review(tmp_path / "bad.csv", reviewer="ann")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from guard_utils.audit import automatic_corrections, out_of_fold, rank_label_issues, review_table, undecided_rows
-from guard_utils.audit.corrections import Correction, apply_corrections, read_review
-from guard_utils.audit.noise import LabelNoise, correction_precision, found_within, wrong_pairs
+from guard_utils.audit import automatic_corrections, out_of_fold, rank_label_issues, undecided_rows
+from guard_utils.audit.corrections import Correction, apply_corrections
+from guard_utils.audit.noise import LabelNoise, wrong_pairs
 from guard_utils.data.examples import Example
 from guard_utils.data.predictions import predictions_table
 from guard_utils.policy import PII
@@ -63,7 +62,8 @@ def test_noise_ranks_high(fixed: list[Example], clean: list[Example]) -> None:
     assert len(ranked) == len(fixed) * len(PII) and not ranked.duplicated(["id", "code"]).any()
     assert ranked["quality"].is_monotonic_increasing
     # A seventh of the laptop profile's rows, so the model knows less than in notebook 06; blindly it would be 0.1.
-    assert found_within(ranked, wrong) >= 0.45
+    first = ranked.head(len(ranked) // 10)
+    assert len(wrong & set(zip(first["id"], first["code"], strict=True))) / len(wrong) >= 0.45
 
 
 def test_corrections_of_a_good_model_are_right(fixed: list[Example], clean: list[Example]) -> None:
@@ -71,7 +71,8 @@ def test_corrections_of_a_good_model_are_right(fixed: list[Example], clean: list
     doubt = 0.8 * np.random.default_rng(0).random(right.shape) ** 3  # the model is wrong on a seventh of the pairs
     ranked = rank_label_issues(table(fixed, np.where(right, 1 - doubt, doubt)), PII)
     wrong, chosen = wrong_pairs(fixed, clean), automatic_corrections(ranked)
-    assert len(chosen) >= 0.4 * len(wrong) and correction_precision(chosen, wrong) >= 0.9
+    right_ones = [item for item in chosen if (item.id, item.code) in wrong]
+    assert len(chosen) >= 0.4 * len(wrong) and len(right_ones) / len(chosen) >= 0.9
     assert len(wrong_pairs(apply_corrections(fixed, chosen, PII), clean)) < len(wrong)
 
 
@@ -86,7 +87,6 @@ def test_the_odd_pair_ranks_first_by_hand() -> None:
     assert (first["action"], first["p"]) == (("remove", 0.1) if "S4" in rows[7].codes else ("add", 0.9))
     (found,) = automatic_corrections(ranked, quality=0.5)
     assert (found.id, found.code, found.action) == ("r07", "S4", first["action"])
-    assert automatic_corrections(ranked, quality=0.5, kept=[replace(found, action="keep")]) == []
     doubtful = rank_label_issues(table(rows, [[0.5] * 5] * len(rows)), PII)
     assert automatic_corrections(doubtful, quality=1) == []
 
@@ -104,17 +104,3 @@ def test_rows_that_may_lack_an_undecided_code_are_set_aside() -> None:
     decided = [Correction("a", "S1", "keep", "", "x"), Correction("b", "S2", "add", "", "x")]
     assert undecided_rows(ranked, decided) == {"b"}
     assert undecided_rows(ranked, [], quality=0.5) == {"a", "b", "d"}
-
-
-def test_review_begins_a_spreadsheet_that_reads_back(tmp_path: Path) -> None:
-    rows = [example("a", ["S1"]), example("b", PII.codes), example("c")]
-    df = table(rows, [[0.1, 0.1, 0.9, 0.1, 0.1], [0.9] * 5, [0.1] * 5])
-    review = review_table(rank_label_issues(df, PII).head(4), df)
-    line = review[(review["id"] == "a") & (review["code"] == "S3")].iloc[0]
-    assert (line["suggestion"], line["given"], line["p"], line["text"]) == ("add", "S1", 0.9, "text of a")
-    review.loc[line.name, ["decision", "reason"]] = ["add", "a phone number"]
-    review.to_csv(tmp_path / "review.csv", index=False)
-    (decided,) = read_review(tmp_path / "review.csv", reviewer="ann")
-    assert decided == Correction("a", "S3", "add", "a phone number", "ann")
-    with pytest.raises(ValueError, match="'a'"):
-        review_table(review, df.tail(1))

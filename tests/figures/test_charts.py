@@ -23,7 +23,7 @@ TITLE = "A finding in a sentence that is long enough to need a second line on a 
 COUNTS = {"S1,S4": 630, "safe": 9600, "S1": 5195, "S1,S3,S4": 39}
 LOG = pd.DataFrame({"examples": np.arange(1, 101) * 32, "loss": np.geomspace(4, 0.1, 100)})
 STEPS = pd.DataFrame({"step": ["their labels, their metric", "exact labels"], "weighted_f1": [0.61, 0.58]})
-STEPS = STEPS.assign(low=0.55, high=0.65, change=[np.nan, -0.03], rows_moved=[0, 1259])
+STEPS = STEPS.assign(low=0.55, high=0.65, change=[np.nan, -0.03])
 CURVE = pd.DataFrame({"threshold": [0.1, 0.5, 0.9], "precision": [0.2, 0.9, 1.0], "recall": [1.0, 0.9, 0.8]})
 
 
@@ -180,7 +180,7 @@ def test_a_system_has_one_title_colour_and_marker_in_every_figure():
 
 
 def test_ladder_tells_change_and_rows():
-    assert {"their labels,\ntheir metric", "0.610", "0.580", "-0.030\n1,259 rows moved"} <= set(words(draw("ladder")))
+    assert {"their labels,\ntheir metric", "0.610", "0.580", "-0.030"} <= set(words(draw("ladder")))
 
 
 def test_loss_is_logarithmic_smooth_and_marked_where_it_crosses_the_entropy():

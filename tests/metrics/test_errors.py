@@ -14,9 +14,7 @@ from guard_utils.metrics.errors import (
     disagreements,
     error_table,
     gains,
-    rows_behind,
     suspicious_labels,
-    worst,
 )
 from guard_utils.metrics.scores import summary
 from guard_utils.policy import PII
@@ -71,11 +69,9 @@ def test_kinds_by_hand():
         "r7": "extra",  # STATE explains S4, nothing explains S1
         "r8": "parse",
     }
-    assert found.loc["r4", ["missed", "extra", "boundary"]].tolist() == [["S1", "S4"], ["S2"], []]
-    assert found.loc["r7", "boundary"] == ["S4"]
+    assert found.loc["r4", ["missed", "extra"]].tolist() == [["S1", "S4"], ["S2"]]
     assert found.loc["r1", "confidence"] == pytest.approx(0.8), "1 - P(S4)"
     assert found.loc["r3", "confidence"] == pytest.approx(0.9), "P(S2) is surer than 1 - P(S1)"
-    assert disagreements(df, PII, borderline={}).set_index("id").loc["r5", "kind"] == "extra"
 
 
 CODES = st.lists(st.sampled_from(PII.codes), unique=True)
@@ -88,13 +84,13 @@ def test_every_disagreement_has_one_kind_in_any_order(rows, random):
     df = make_table(rows)
     found = disagreements(df, PII)
     wrong = [i for i, (gold, predicted, _) in zip(df["id"], rows, strict=True) if set(gold) != set(predicted)]
-    assert found["id"].tolist() == wrong and set(found["kind"]) <= set(KINDS)
+    assert sorted(found["id"]) == sorted(wrong) and set(found["kind"]) <= set(KINDS)
     for row in found.to_dict("records"):
         assert set(row["missed"]) == set(row["gold"]) - set(row["predicted"])
         assert set(row["extra"]) == set(row["predicted"]) - set(row["gold"])
         assert 0 <= row["confidence"] <= 1
     shuffled = df.sample(frac=1, random_state=random.randrange(2**31))
-    pd.testing.assert_frame_equal(disagreements(shuffled, PII).sort_index(), found)
+    pd.testing.assert_frame_equal(disagreements(shuffled, PII), found)
     table = error_table(df, PII, "category")
     pd.testing.assert_frame_equal(error_table(shuffled, PII, "category"), table)
     assert (table[list(KINDS)].sum(axis=1) == table["wrong"]).all()
@@ -108,7 +104,6 @@ def test_error_tables_by_hand():
             ([], ["S4"], ["STATE"]),
             ([], [], []),
         ],
-        text=["one two", "one " * 12, "one " * 11, "one " * 200],
         language=["en", "en", "de", "de"],
         template_id=["a", "a", "b", "b"],
         situation=["x", "y", "x", "y"],
@@ -117,8 +112,6 @@ def test_error_tables_by_hand():
     assert category["rows"].to_dict() == {"S1": 2, "S4": 2, "safe": 1}
     assert category["missed"].to_dict() == {"S1": 1, "S4": 0, "safe": 0}
     assert category["policy boundary"].to_dict() == {"S1": 0, "S4": 1, "safe": 0}
-    length = error_table(df, PII, "length")
-    assert length.loc[length["rows"] > 0, "rows"].to_dict() == {"1-10 words": 1, "11-20 words": 2, "over 80 words": 1}
     assert error_table(df, PII, "language")["wrong"].to_dict() == {"de": 1, "en": 1}
     assert error_table(df, PII, "template_id")["wrong"].to_dict() == {"a": 1, "b": 1}
     assert error_table(df, PII, "situation").loc["x", ["rows", "wrong"]].tolist() == [2, 2]
@@ -126,9 +119,8 @@ def test_error_tables_by_hand():
 
 def test_unknown_groups_and_missing_columns_are_named():
     df = make_table([(["S1"], [], ["FIRSTNAME"])])
-    for by, column in {"language": "language", "length": "text"}.items():
-        with pytest.raises(ValueError, match=rf"lack the columns \['{column}'\]"):
-            error_table(df, PII, by)
+    with pytest.raises(ValueError, match=r"lack the columns \['language'\]"):
+        error_table(df, PII, "language")
     for function in (disagreements, by_source_label, suspicious_labels):
         with pytest.raises(ValueError, match=r"lack the columns \['labels'\]"):
             function(df.drop(columns="labels"), PII)
@@ -136,12 +128,11 @@ def test_unknown_groups_and_missing_columns_are_named():
         by_source_label(df.assign(predicted=[["S9"]]), PII)
 
 
-def test_worst_puts_the_surest_mistake_first():
+def test_the_surest_mistake_comes_first():
     df = make_table([(["S1"], [], []), ([], ["S2"], []), ([], ["S3"], []), (["S4"], ["S4"], [])])
     df["p_S1"], df["p_S2"], df["p_S3"] = [0.4, 0, 0, 0], [0, 0.7, 0, 0], [0, 0, 0.99, 0]
-    found = worst(df, PII, 2)
-    assert found["id"].tolist() == ["r2", "r1"] and found["confidence"].tolist() == [0.99, 0.7]
-    assert worst(df, PII)["id"].tolist() == ["r2", "r1", "r0"]
+    found = disagreements(df, PII)
+    assert found["id"].tolist() == ["r2", "r1", "r0"] and found["confidence"].tolist() == [0.99, 0.7, 0.6]
 
 
 def test_by_source_label_by_hand():
@@ -166,8 +157,6 @@ def test_the_reference_label_bugs_stand_out_and_nothing_else_does():
     found = table[["label", "code", "kind"]].apply(tuple, axis=1).tolist()
     assert sorted(found) == [("PHONENUMBER", "S3", "extra"), ("ZIPCODE", "S2", "missed")]
     assert (table["error_rate"] > 0.6).all() and (table["elsewhere"] < 0.1).all() and (table["phi"] > 0.7).all()
-    assert "was PHONENUMBER never mapped to S3?" in table.set_index("label").loc["PHONENUMBER", "reading"]
-    assert "is ZIPCODE mapped to S2 by mistake?" in table.set_index("label").loc["ZIPCODE", "reading"]
     shuffled = suspicious_labels(df.sample(frac=1, random_state=0), PII)
     pd.testing.assert_frame_equal(shuffled, table)
 
@@ -220,15 +209,3 @@ def test_a_gain_is_the_score_of_the_mended_table(seed):
         for gold, said in zip(map(set, df["gold"]), map(set, df["predicted"]), strict=True):
             mended.append(sorted(said | (gold & one) if row.kind == "missed" else said - (one - gold)))
         assert row.weighted_f1 == pytest.approx(summary(df.assign(predicted=mended), PII)["weighted_f1"])
-
-
-def test_rows_behind_are_the_cell_of_the_crosstab():
-    df = corpus()
-    cell = by_source_label(df, PII).set_index(["label", "code"]).loc[("ZIPCODE", "S2")]
-    rows = rows_behind(df, PII, "ZIPCODE", "S2")
-    assert len(rows) == cell["missed"] + cell["extra"] > 0
-    assert all("ZIPCODE" in labels for labels in rows["labels"])
-    assert all(("S2" in gold) != ("S2" in said) for gold, said in zip(rows["gold"], rows["predicted"], strict=True))
-    assert rows_behind(df, PII, "NONE", "S2").empty
-    with pytest.raises(ValueError, match="'S9' is not in policy"):
-        rows_behind(df, PII, "ZIPCODE", "S9")

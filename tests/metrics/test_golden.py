@@ -28,8 +28,6 @@ from guard_utils.scoring import read_predictions
 
 GOLDEN = json.loads(Path(__file__).with_name("dfea01a.json").read_text())
 SYSTEMS = ("majority", "regex", "tfidf", "tuned")
-# Means of fractions: BLAS adds them up in an order of its own on each processor, so the last digit may differ.
-MEANS = ("samples_f1", "jaccard", "hamming", "outside")
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +59,8 @@ def test_scores_and_intervals(tables: dict[str, pd.DataFrame], name: str) -> Non
     assert multilabel_confusion(df, PII).to_numpy().tolist() == golden["confusion"]
     assert rescore(df).weighted_f1 == golden["reference"]
     found = {metric: plain(row) for metric, *row in bootstrap(df, PII, resamples=200).itertuples(index=False)}
-    for metric in MEANS:
-        assert found.pop(metric) == pytest.approx(golden["bootstrap"].pop(metric), rel=1e-12)
+    # A mean of fractions: BLAS adds them up in an order of its own on each processor, so the last digit may differ.
+    assert found.pop("outside") == pytest.approx(golden["bootstrap"].pop("outside"), rel=1e-12)
     assert found == golden["bootstrap"]
 
 

@@ -1,4 +1,4 @@
-"""Thresholds by hand, against every other cut, and the three ways to decide."""
+"""Thresholds by hand and against every other cut."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from guard_utils.data.predictions import predicted_matrix
-from guard_utils.metrics.scores import per_category, summary
-from guard_utils.metrics.thresholds import Thresholds, compare_decisions, decide, precision_recall, tune
+from guard_utils.metrics.scores import per_category
+from guard_utils.metrics.thresholds import Thresholds, decide, precision_recall, tune
 from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy
-from tests.metrics.tables import predictions, random_predictions
+from tests.metrics.tables import predictions
 
 ONE = Taxonomy("one", (Category("A"),))
 
@@ -85,19 +84,6 @@ def test_bad_arguments_are_named():
         Thresholds({"S1": 1.5}, "f1")
     with pytest.raises(ValueError, match=r"p_S1 is 2.0"):
         tune(df.assign(p_S1=[2.0, 0.1]), ONE)
-
-
-def test_compare_decisions():
-    df = random_predictions()
-    df["predicted"] = [cell[:1] for cell in df["predicted"]]  # a joint verdict that names at most one code
-    thresholds = tune(random_predictions(seed=5), PII, "f2")
-    table = compare_decisions(df, PII, thresholds)
-    assert table.index.tolist() == ["joint verdict", "marginals at 0.5", "tuned for f2"]
-    tuned = decide(df, PII, thresholds)
-    assert table.loc["tuned for f2"].drop("rows_moved").to_dict() == pytest.approx(summary(tuned, PII))
-    moved = (predicted_matrix(tuned, PII) != predicted_matrix(df, PII)).any(axis=1).sum()
-    assert table["rows_moved"].iloc[0] == 0 and table.loc["tuned for f2", "rows_moved"] == moved > 0
-    assert table.loc["tuned for f2", "micro_f1"] > table.loc["joint verdict", "micro_f1"]
 
 
 def test_precision_recall_by_hand():

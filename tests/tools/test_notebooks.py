@@ -13,11 +13,13 @@ from typing import Any
 
 import nbformat
 import notebook_lint as lint
+import numpy
 import papermill
 import pytest
+from filelock import FileLock
 
-from guard_utils.profiles import repository
-from tools.notebooks import SETUP, _ship, build
+from guard_utils.profiles import repository, resolve
+from tools.notebooks import SETUP, _ship, build, run_all
 
 STALE = repository() / "notebooks" / "STALE"
 built = cache(build)
@@ -74,8 +76,26 @@ def test_setup_does_something_on_colab_only(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "series" / "notebooks").mkdir(parents=True)
     monkeypatch.setitem(sys.modules, "google.colab", sys)
     exec(SETUP, {})
-    assert [command[-1] for command in done] == ["series", "./series"]
+    assert [command[-1] for command in done] == ["./series"], "cloned before, so it is not cloned again"
     assert Path.cwd() == tmp_path / "series" / "notebooks"
     (tmp_path / "series" / "pyproject.toml").touch()
     exec(SETUP, {})
-    assert len(done) == 2 and len(SETUP.splitlines()) <= 8
+    assert len(done) == 1 and len(SETUP.splitlines()) <= 12
+
+
+def test_setup_says_when_the_runtime_must_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: done.append(command[-1]))
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(numpy, "__version__", "1.26")
+    with pytest.raises(AssertionError, match=r"pip changed \['numpy'\], already loaded: .*Restart session"):
+        exec(SETUP, {})
+    assert done == ["series", "./series"] and Path.cwd() == tmp_path
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("GUARD_ARTIFACTS", str(tmp_path))
+    with FileLock(resolve("smoke").folder / "notebooks.lock"):
+        assert run_all("smoke") == 1
+    assert f"another run works in {tmp_path}/smoke; wait until" in capsys.readouterr().out

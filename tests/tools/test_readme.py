@@ -70,7 +70,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         for seed, score in enumerate(scores):
             monkeypatch.setenv("GUARD_ARTIFACTS", str(tmp_path / str(seed)))
             run = resolve("smoke", seed=seed)
-            values = {"f1": Interval(score, score - 0.25, score + 0.15), "plain": score, "none": float("nan")}
+            values = {"f1": Interval(score, score - 0.25, score + 0.125), "plain": score, "none": float("nan")}
             record(run, "single", values, 40, model="tiny")
             folders.append(run.folder)
         (folders[0] / "timings.json").write_text('{"02_second": 30, "01_first": 90}')
@@ -84,17 +84,40 @@ def test_of_one_run_half_the_interval_is_the_tolerance(runs: Any) -> None:
     assert facts["run"]["seeds"] == [0] and facts["run"]["minutes"] == {"01_first": 1.5, "02_second": 0.5}
     assert facts["single"] == {
         "model": "tiny",
-        "f1": {"value": 0.5, "low": 0.25, "high": 0.65, "tolerance": 0.2, "n": 40},
+        "f1": {"value": 0.5, "low": 0.25, "high": 0.625, "tolerance": 0.1875, "n": 40},
         "plain": {"value": 0.5, "tolerance": 0.02, "n": 40},
     }
 
 
 def test_of_three_runs_two_standard_deviations_are_the_tolerance(runs: Any) -> None:
-    facts = tomllib.loads(publish.expected_text("smoke", runs(0.5, 0.6, 0.7)))  # whose standard deviation is 0.1
+    facts = tomllib.loads(publish.expected_text("smoke", runs(0.5, 0.75, 1.0)))  # whose standard deviation is 0.25
     assert facts["run"]["seeds"] == [0, 1, 2]
-    assert facts["single"]["f1"] == {"value": 0.5, "low": 0.25, "high": 0.65, "spread": 0.2, "tolerance": 0.2, "n": 40}
+    assert facts["single"]["f1"] == {
+        "value": 0.5,
+        "low": 0.25,
+        "high": 0.625,
+        "spread": 0.5,
+        "tolerance": 0.5,
+        "n": 40,
+    }
     for scores, told in (((0.5, 0.5, 0.5), "spread = 0.0, tolerance = 0.02"), ((0.5, 0.7), "tolerance = 0.02")):
         assert f"plain = {{ value = 0.5, {told}, n = 40 }}" in publish.expected_text("smoke", runs(*scores))
+
+
+def test_a_number_is_rounded_once_on_its_way_to_the_reader(runs: Any) -> None:
+    score = 0.70049  # by way of four digits it would be 0.701
+    facts = tomllib.loads(publish.expected_text("smoke", runs(score)))
+    assert f"{facts['single']['plain']['value']:.3f}" == f"{score:.3f}" == "0.700"
+
+
+def test_cores_versions_and_minutes_are_those_of_the_machine_that_trained(runs: Any) -> None:
+    (folder,) = runs(0.5)
+    (folder / "timings.json").write_text('{"03_train": 30, "04_score": 90}')
+    there = {"cores": 96, "versions": {"torch": "2.12"}}
+    record(resolve("smoke", seed=0), "training", {"minutes": 18.25}, 40, made_on=there)
+    run = tomllib.loads(publish.expected_text("smoke", [folder]))["run"]
+    assert {name: run[name] for name in there} == there
+    assert run["minutes"] == {"03_train": 18.2, "04_score": 1.5}, "a training that was reused took its time, too"
 
 
 def test_report_prints_numbers_figures_and_minutes(runs: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +128,6 @@ def test_report_prints_numbers_figures_and_minutes(runs: Any, capsys: pytest.Cap
     (folder / "figures" / "a.png").touch()
     assert publish.main(["report", "smoke"]) == 0
     words = [line.split() for line in capsys.readouterr().out.splitlines() if line]
-    assert words[1] == ["single", "f1", "0.500", "[0.250,", "0.650]", "40", "tiny"]
+    assert words[1] == ["single", "f1", "0.500", "[0.250,", "0.625]", "40", "tiny"]
     assert words[4][:2] == ["1", "figures"] and words[4][-1].endswith("smoke/figures")
     assert words[5:] == [["01_first", "1.5", "min"], ["02_second", "0.5", "min"], ["total", "2.0", "min"]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 from collections.abc import Mapping
@@ -11,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from guard_utils.files import write_text
-from guard_utils.records import versions
+from guard_utils.records import machine
 
 
 def write_benchmark(figures: Mapping[str, Any], output: Path | None) -> None:
     """Prints a benchmark's figures with the machine, and writes them where asked."""
     info = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", info.read_text(encoding="utf-8")) if info.exists() else None
-    machine = {
+    used = machine()
+    told = {
         "platform": platform.platform(),
         "cpu": model[1] if model else platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": used["cores"],
     }
-    text = json.dumps(dict(figures) | {"machine": machine, "versions": versions()}, indent=2)
+    text = json.dumps(dict(figures) | {"machine": told, "versions": used["versions"]}, indent=2)
     print(text)
     if output is not None:
         write_text(output, text + "\n")
