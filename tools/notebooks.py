@@ -168,7 +168,7 @@ def _run_all(run: Run, only: str, keep: bool, solved: bool) -> int:
             if seconds is None:
                 return 1
             write_text(mark, state)
-            timings[source.stem] = round(seconds, 1)
+            timings[source.stem] = seconds
             write_text(timings_path, json.dumps(timings, indent=2) + "\n")
             print(f"{source.stem}: {seconds:.0f} s", flush=True)
         if keep:

@@ -1,4 +1,4 @@
-"""From rows to examples, and splits by template.
+"""From rows to examples.
 
 Does: map the labels of a row to codes; warn of rows whose parts contradict each other. Does not:
 read files (`rows`), decide what a label means (`labels`), compare sets (`leaks`).
@@ -32,8 +32,7 @@ class Span:
     Attributes:
         start: First character; -1 where the place of the value is not known.
         end: Character after the last; -1 likewise.
-        label: Label of the data set.
-        code: Category of the label; None where it is safe.
+        code: Category of the data set's `label`; None where it is safe.
     """
 
     start: int
@@ -84,7 +83,7 @@ def to_examples(rows: Any, label_map: LabelMap, *, place: str = "rows") -> list[
         place: Name of the source, for errors and warnings.
 
     Raises:
-        DataError: Lists the rows that cannot be read or trained on; see `load`.
+        DataError: Lists the rows that cannot be read or trained on.
         UnknownLabelError: Lists every label that the map does not decide.
 
     Warns:
@@ -97,25 +96,26 @@ def to_examples(rows: Any, label_map: LabelMap, *, place: str = "rows") -> list[
     for number, row in enumerate(checked, 1):
         spans, masked = _spans(row, schema), _normalised(row[schema.masked])
         labels = [label for _, _, label in spans]
+        fingerprint = hashlib.blake2b(" ".join(masked.split()).casefold().encode(), digest_size=8).hexdigest()
         for label in labels:
             if label not in label_map.by_label:
                 unknown[label].append(f"{place}, row {number}, field {schema.labels!r}: {row[schema.text][:80]!r}")
         for kind, what in _contradictions(row, schema, masked, spans):
             contradictions[kind].append(f"row {number} {what}")
-        if not unknown:
-            examples.append(
-                Example(
-                    id=row["id"],
-                    text=row[schema.text],
-                    codes=label_map.codes(labels),
-                    language=row.get("language") or "und",
-                    template_id=row.get("template_id") or _template_fingerprint(masked),
-                    situation=row.get("situation") or "",
-                    spans=tuple(Span(*span, label_map.by_label[span[2]].code) for span in spans),
-                    clause_ids=tuple(row.get("clause_ids") or ()),
-                    masked=masked,
-                )
-            )
+        if unknown:
+            continue
+        example = Example(
+            id=row["id"],
+            text=row[schema.text],
+            codes=label_map.codes(labels),
+            language=row.get("language") or "und",
+            template_id=row.get("template_id") or f"t{fingerprint}",
+            situation=row.get("situation") or "",
+            spans=tuple(Span(*span, label_map.by_label[span[2]].code) for span in spans),
+            clause_ids=tuple(row.get("clause_ids") or ()),
+            masked=masked,
+        )
+        examples.append(example)
     if unknown:
         raise UnknownLabelError(label_map.name, unknown)
     if contradictions:
@@ -204,10 +204,6 @@ def _letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", text).lower())
 
 
-def _template_fingerprint(masked: str) -> str:
-    return "t" + hashlib.blake2b(" ".join(masked.split()).casefold().encode(), digest_size=8).hexdigest()
-
-
 def rows_fingerprint(examples: Iterable[Example]) -> str:
     """Identifies examples by their ids, texts and codes, in order: equal on every machine for equal data (SHA-256)."""
     lines = (json.dumps([example.id, example.text, example.codes]) for example in examples)
@@ -221,30 +217,9 @@ def reference_selection(codes: Sequence[Sequence[str]], *, kind: str, n: int = 9
         codes: Codes of each row, in file order.
         kind: "single" (at most one code) or "multi" (two or more).
         n: At most so many.
-
-    Raises:
-        TypeError: One text instead of a list, for all rows or for one.
-        ValueError: Another kind.
     """
     if kind not in ("single", "multi"):
         raise ValueError(f"kind is {kind!r}; use 'single' or 'multi'")
     for found in (codes, *codes):
         require_list(found, "codes")
     return list(islice((i for i, found in enumerate(codes) if (len(found) > 1) == (kind == "multi")), n))
-
-
-def split_by_template(examples: Iterable[Example], *, seed: int) -> dict[str, list[Example]]:
-    """Splits examples so that a template is in one part only.
-
-    A template's part follows from its id and the seed alone: neither order nor the other examples matter.
-
-    Returns:
-        Examples in the given order by part: about 80 % of the *templates* in "train", 10 % each in "validation" and
-        "test".
-    """
-    parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
-    for example in examples:
-        digest = hashlib.blake2b(f"{seed}:{example.template_id}".encode(), digest_size=8).digest()
-        draw = int.from_bytes(digest, "big") / 2**64
-        parts["train" if draw < 0.8 else "validation" if draw < 0.9 else "test"].append(example)
-    return parts

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from guard_utils.policy import Taxonomy
+from guard_utils.policy import Taxonomy, require_list
 
 if TYPE_CHECKING:
     from guard_utils.data.examples import Example
@@ -51,8 +51,11 @@ def predictions_table(
         (distinct source labels in order of appearance), `predicted`, `p_<code>`..., `p_unsafe`, `outside`.
 
     Raises:
-        ValueError: A number of rows or columns does not fit, or the table is faulty; see `check_predictions`.
+        TypeError: One text instead of a list in `predicted`.
+        ValueError: A number of rows or columns does not fit, or the table is faulty.
     """
+    for codes in predicted:
+        require_list(codes, "the codes of an answer")
     values = np.asarray(marginals, dtype=float)
     if values.shape != (len(examples), len(policy)) or len(predicted) != len(examples):
         raise ValueError(
@@ -84,8 +87,7 @@ def check_predictions(df: pd.DataFrame, policy: Taxonomy) -> None:
 
     Raises:
         ValueError: A column is missing, there is no row, an id is missing or repeated, a cell of `gold` or `predicted`
-            is not a list of distinct codes of the policy, or a probability is NaN or outside [0, 1]. The message names
-            the value, the row and the fix.
+            is not a list of distinct codes of the policy, or a probability is NaN or outside [0, 1].
     """
     probabilities = [*(f"p_{code}" for code in policy.codes), "p_unsafe", "outside"]
     need_columns(df, "id", "gold", "predicted", *probabilities)
@@ -93,8 +95,7 @@ def check_predictions(df: pd.DataFrame, policy: Taxonomy) -> None:
         raise ValueError("predictions have no row; score at least one prompt")
     if df["id"].isna().any():
         raise ValueError(f"row {int(np.argmax(df['id'].isna()))} has no id; give each prompt its own")
-    repeated = df["id"][df["id"].duplicated()]
-    if len(repeated):
+    if len(repeated := df["id"][df["id"].duplicated()]):
         raise ValueError(f"id {repeated.iloc[0]!r} stands on more than one row; keep each prompt once")
     gold_matrix(df, policy)
     predicted_matrix(df, policy)
@@ -105,10 +106,9 @@ def check_predictions(df: pd.DataFrame, policy: Taxonomy) -> None:
         good = (values >= -ROUNDING) & (values <= 1 + ROUNDING)
         if not good.all():
             row = int(np.argmin(good))
-            raise ValueError(
-                f"{column} is {values[row]} on row {row} (id {df['id'].iloc[row]!r}); "
-                "it must be a probability in [0, 1]: exponentiate log-probabilities, drop unscored rows"
-            )
+            found = f"{column} is {values[row]} on row {row} (id {df['id'].iloc[row]!r})"
+            fix = "exponentiate log-probabilities, drop unscored rows"
+            raise ValueError(f"{found}; it must be a probability in [0, 1]: {fix}")
 
 
 def gold_matrix(df: pd.DataFrame, policy: Taxonomy) -> BoolMatrix:
@@ -145,29 +145,18 @@ def score_matrix(df: pd.DataFrame, policy: Taxonomy) -> FloatArray:
 
 
 def need_columns(df: pd.DataFrame, *columns: str) -> None:
-    """Checks that a table has some columns.
-
-    Raises:
-        ValueError: Names the missing ones.
-    """
-    missing = [name for name in columns if name not in df.columns]
-    if missing:
+    """Checks that a table has some columns; the error names the missing ones."""
+    if missing := [name for name in columns if name not in df.columns]:
         raise ValueError(f"predictions lack the columns {missing}; score with the same policy, or join them by id")
 
 
 def check_same_rows(a: pd.DataFrame, b: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
-    """Checks that two tables answer the same prompts with the same gold, and returns `b` in the row order of `a`.
-
-    Raises:
-        ValueError: A table is faulty, an id stands in one only, or a row's gold differs.
-    """
+    """Checks that two tables answer the same prompts with the same gold, and returns `b` in the row order of `a`."""
     check_predictions(a, policy)
     check_predictions(b, policy)
-    alone = sorted(set(a["id"]) ^ set(b["id"]))
-    if alone:
-        raise ValueError(
-            f"{len(alone)} ids stand in one table only, the first is {alone[0]!r}; score both systems on the same rows"
-        )
+    if alone := sorted(set(a["id"]) ^ set(b["id"])):
+        found = f"{len(alone)} ids stand in one table only, the first is {alone[0]!r}"
+        raise ValueError(f"{found}; score both systems on the same rows")
     aligned = b.set_index("id", drop=False).loc[a["id"]].reset_index(drop=True)
     differs = (gold_matrix(a, policy) != gold_matrix(aligned, policy)).any(axis=1)
     if differs.any():

@@ -142,18 +142,17 @@ def checked_rows(rows: Any, place: str, languages: Sequence[str] | None = None) 
     names = [name for name in FIELDS if name in found or name == "id"]
     numbered = {}
     for number, row in enumerate(plain, 1):
+        own = row.get("id") if "id" in found else f"{schema.name}-{number:06d}"
         numbered[number] = {name: row.get(name) for name in names}
-        if "id" not in found:
-            numbered[number]["id"] = f"{schema.name}-{number:06d}"
-        elif isinstance(row.get("id"), int):
-            numbered[number]["id"] = str(row["id"])
+        numbered[number]["id"] = str(own) if isinstance(own, int) else own
     if languages is not None:
         if "language" not in found:
             raise DataError(f"{place}: no 'language' column; choose files with data_files=...")
-        available = {row["language"] for row in numbered.values()} - {None}
+        available = {row["language"] for row in numbered.values() if isinstance(row["language"], str)}
         if absent := sorted(set(languages) - available):
             raise DataError(f"{place}, field 'language': no row in {absent}; available: {sorted(available)}")
-        numbered = {number: row for number, row in numbered.items() if row["language"] in (*languages, None)}
+        others = available - set(languages)
+        numbered = {number: row for number, row in numbered.items() if str(row["language"]) not in others}
     refuse(_faults(numbered, schema), place)
     return list(numbered.values()), schema
 
@@ -185,7 +184,7 @@ def _wrong(value: Any, kind: Any) -> str:
     if value is None:
         return "missing or null; give it a value"
     if isinstance(kind, list):
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return next(filter(None, (_wrong(item, kind[0]) for item in value)), "")
         hint = "apply json.loads to the text" if isinstance(value, str) else "write a list"
         return f"expected a list, got {value!r:.60}; {hint}"
@@ -219,7 +218,7 @@ def _read_file(path: Path) -> list[Any]:
     except DataError:
         raise
     except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a readable {path.suffix} file ({error}); write it again") from None
+        raise DataError(f"{path}: cannot be read ({error}); check the file or write it again") from None
     return rows
 
 
@@ -230,11 +229,9 @@ _HUB_FIXES = {
     "ImportError": "a package is missing: install the one that the error names",
     "CastError": "its files have different columns: choose files of one kind with data_files=...",
     r"GatedRepoError|\bgated\b": "it is gated: accept its conditions at {page}, then run `hf auth login`",
-    "RevisionNotFoundError": "it has no revision {revision!r}: load another that {page}/commits/main lists with "
-    "datasets.load_dataset, and pass its rows",
-    "RepositoryNotFoundError|DatasetNotFoundError": "the hub knows no public data set of this name: check spelling, "
-    "or run `hf auth login` if it is private",
-    "DataFilesNotFoundError|EmptyDataset|Unable to find": "it has no such file: choose data_files=... from {page}/tree/main",
+    "RevisionNotFoundError": "{page} has no revision {revision!r}: pass rows of datasets.load_dataset at another",
+    "(Repository|Dataset)NotFoundError": "no public data set has this name: check spelling, or run `hf auth login`",
+    "DataFilesNotFoundError|EmptyDataset|Unable to find": "no such file: choose data_files=... from {page}/tree/main",
     "ConnectionError|Timeout|Offline|LocalEntryNotFound|HTTPError|Couldn't reach": "the hub cannot be reached and the "
     "local cache does not hold it: run once online (HF_HUB_OFFLINE unset), or pass a .jsonl or .parquet file",
 }

@@ -2,7 +2,7 @@
 
 It compares answers **by position**, after padding the shorter list with `<code>_M` labels, and feeds the flattened
 pairs to scikit-learn's weighted F1: misses can be cut off, and in lists of equal length one wrong code shifts the
-right ones behind it into error. Does not: apply the reference's label rules (`reference_codes_evaluation`).
+right ones behind it into error. Does not: read labels, but for `reference_ceilings`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import pandas as pd
 from sklearn.metrics import confusion_matrix, f1_score
 
+from guard_utils.data.labels import PII_200K, reference_codes_evaluation, reference_codes_training
+from guard_utils.data.reference_rows import reference_labels
 from guard_utils.policy import Verdict
 
 Answers = Iterable[Sequence[str]]
@@ -89,3 +91,20 @@ def rescore(df: pd.DataFrame) -> ReferenceScore:
     """Scores the columns `predicted` and `gold` (lists of codes) of a table the reference's way."""
     predicted, gold = ([answer_of(codes) for codes in df[column]] for column in ("predicted", "gold"))
     return ReferenceScore(weighted_f1(predicted, gold), confusion_matrix_with_M(predicted, gold))
+
+
+def reference_ceilings() -> pd.DataFrame:
+    """Scores the best that can be reached on the reference's own rows, by its labels and its metric.
+
+    Returns:
+        Index set ("single", "multi"): `perfect_guard`, weighted F1 of the exact codes as predictions; `perfect_learner`,
+        of the codes by the reference's training rules; `equal_labels`, share of rows whose label is the exact one.
+    """
+    rows = {}
+    for kind, table in reference_labels().groupby("set", sort=False):
+        rules = (reference_codes_evaluation, PII_200K.codes, reference_codes_training)
+        truth, exact, learnt = ([answer_of(rule(labels)) for labels in table["labels"]] for rule in rules)
+        equal = sum(a == b for a, b in zip(truth, exact, strict=True)) / len(truth)
+        f1 = {"perfect_guard": weighted_f1(exact, truth), "perfect_learner": weighted_f1(learnt, truth)}
+        rows[kind] = f1 | {"equal_labels": equal}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("set")

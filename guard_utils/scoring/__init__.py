@@ -11,6 +11,7 @@ __getattr__, __all__ = room(
         "trie": ["VerdictTrie"],
         "scorer": ["GuardScorer", "Scores", "load_guard", "load_model", "predict"],
         "baselines": ["majority", "regular_expressions", "tfidf"],
+        "rivals": ["presidio", "rampart"],
         "cached": ["cached_predictions", "read_predictions", "tuned_predictions", "write_predictions"],
     },
 )

@@ -1,6 +1,7 @@
 """What a guard has to beat: the most frequent answer, regular expressions, and TF-IDF with logistic regression.
 
-Each fills the same predictions table as a guard. Does not: load a language model, or see a text before it is scored.
+Each fills the same predictions table as a guard, and raises ValueError where there is no example to learn from or to
+answer. Does not: load a language model, or see a text before it is scored.
 """
 
 from __future__ import annotations
@@ -11,25 +12,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from guard_utils.data.examples import Example
-from guard_utils.data.predictions import predictions_table
-from guard_utils.policy import Taxonomy
+from guard_utils.data.predictions import BoolMatrix, gold_matrix, predictions_table
+from guard_utils.policy import Taxonomy, require_list
 
 
 def majority(train_examples: Sequence[Example], examples: Sequence[Example], policy: Taxonomy) -> pd.DataFrame:
-    """Answers every text with the most frequent verdict of the training set; its probabilities are the training shares.
-
-    Raises:
-        ValueError: There is no training example.
-    """
+    """Answers every text with the most frequent verdict of the training set, and with its shares as probabilities."""
     gold = _gold(train_examples, policy)
     counts = Counter(example.codes for example in train_examples)
     # Of equally frequent verdicts the shorter, then the lower one, whatever the order of rows.
     answer = min(counts, key=lambda codes: (-counts[codes], len(codes), codes))
-    n = len(examples)
+    n = len(_texts(examples))
     unsafe = np.full(n, gold.any(axis=1).mean())
     return predictions_table(examples, policy, np.tile(gold.mean(axis=0), (n, 1)), [answer] * n, 0.0, unsafe=unsafe)
 
@@ -41,9 +37,6 @@ def tfidf(
 
     A category that none or all of the training examples have gets that share, 0 or 1, as its probability everywhere.
     The answer holds the categories with a probability of at least 0.5. `seed` is the solver's.
-
-    Raises:
-        ValueError: There is no training example.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -54,8 +47,8 @@ def tfidf(
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2, sublinear_tf=True),
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
     )
-    known = features.fit_transform([example.text for example in train_examples])
-    asked = features.transform([example.text for example in examples])
+    known = features.fit_transform(_texts(train_examples))
+    asked = features.transform(_texts(examples))
     marginals = np.tile(gold.mean(axis=0), (len(examples), 1))
     for column in np.flatnonzero(gold.any(axis=0) & ~gold.all(axis=0)):
         model = LogisticRegression(C=20.0, max_iter=1000, solver="liblinear", random_state=seed)
@@ -73,7 +66,7 @@ def regular_expressions(examples: Sequence[Example], policy: Taxonomy) -> pd.Dat
         known = ", ".join(DETECTORS)
         raise ValueError(f"no pattern for {strange} of policy {policy.name!r}; there are patterns for {known}")
     detectors = [DETECTORS[category.name] for category in policy.categories]
-    found = np.array([[finds(e.text) for finds in detectors] for e in examples], dtype=bool)
+    found = np.array([[finds(text) for finds in detectors] for text in _texts(examples)], dtype=bool)
     return predictions_table(examples, policy, found, _codes(found, policy), 0.0)
 
 
@@ -83,13 +76,20 @@ def luhn_digit(digits: str) -> str:
     return str(-sum(d - 9 if d > 9 else d for d in doubled) % 10)
 
 
-def _gold(examples: Sequence[Example], policy: Taxonomy) -> npt.NDArray[np.bool_]:
+def _texts(examples: Sequence[Example]) -> list[str]:
+    require_list(examples, "examples")
     if not examples:
-        raise ValueError("there is no training example; pass the training split")
-    return np.array([[code in example.codes for code in policy.codes] for example in examples])
+        raise ValueError("there is no example; pass at least one to learn from, and one to answer")
+    return [example.text for example in examples]
 
 
-def _codes(found: npt.NDArray[np.bool_], policy: Taxonomy) -> list[list[str]]:
+def _gold(examples: Sequence[Example], policy: Taxonomy) -> BoolMatrix:
+    _texts(examples)  # checks them
+    rows = pd.DataFrame({"id": [e.id for e in examples], "gold": [e.codes for e in examples]})
+    return gold_matrix(rows, policy)
+
+
+def _codes(found: BoolMatrix, policy: Taxonomy) -> list[list[str]]:
     return [[code for code, there in zip(policy.codes, row, strict=True) if there] for row in found]
 
 
@@ -126,10 +126,11 @@ _PAIR = re.compile(rf"(?<![.!?:\n]\s)(?<!^)\b{_WORD}\s(?:[{_UPPER}]\.\s)?{_WORD}
 
 def _has_ip(text: str) -> bool:
     candidates = [match[0] for pattern in (_IPV4, _IPV6) for match in pattern.finditer(text)]
-    return any(_is_ip(found) or _is_ip(found.rstrip(":")) for found in candidates)
+    return any(is_ip(found) or is_ip(found.rstrip(":")) for found in candidates)
 
 
-def _is_ip(text: str) -> bool:
+def is_ip(text: str) -> bool:
+    """Whether a text is an IP address of either version."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -138,10 +139,11 @@ def _is_ip(text: str) -> bool:
 
 
 def _has_card(text: str) -> bool:
-    return bool(_SECURITY_CODE.search(text)) or any(_is_card(match[0]) for match in _CARD.finditer(text))
+    return bool(_SECURITY_CODE.search(text)) or any(is_card(match[0]) for match in _CARD.finditer(text))
 
 
-def _is_card(text: str) -> bool:
+def is_card(text: str) -> bool:
+    """Whether the digits of a text end with the right check digit."""
     digits = re.sub(r"\D", "", text)
     return luhn_digit(digits[:-1]) == digits[-1]
 
@@ -150,7 +152,7 @@ def _is_phone(text: str) -> bool:
     """Whether it looks like a phone number and like nothing else."""
     digits = re.sub(r"\D", "", text)
     written_so = text[0] in "+(" or digits[0] == "0" or len(re.findall(r"[ .()/-]+", text)) >= 2
-    other = _IPV4.fullmatch(text) or _DATE.fullmatch(text) or (len(digits) > 13 and _is_card(text))
+    other = _IPV4.fullmatch(text) or _DATE.fullmatch(text) or (len(digits) > 13 and is_card(text))
     return 7 <= len(digits) <= 15 and written_so and not other
 
 
@@ -160,6 +162,6 @@ DETECTORS: dict[str, Callable[[str], bool]] = {
     "Phone Number": lambda text: any(_is_phone(match[0]) for match in _PHONE.finditer(text)),
     "Address": lambda text: bool(_STREET.search(text) or _POST_CODE.search(text)),
     "Credit Card": lambda text: bool(_SECURITY_CODE.search(text))
-    or any(_is_card(found[0]) for found in _CARD.finditer(text)),
+    or any(is_card(found[0]) for found in _CARD.finditer(text)),
 }
 """Name of a category of `PII` to its detector."""

@@ -1,4 +1,4 @@
-"""Prediction tables on disk: a table is read again only if it was made of the same rows and from the same facts.
+"""Prediction tables on disk: a table is read again only if it answers the same rows and policy from the same facts.
 
 `<name>.parquet` holds answers only: `id`, `predicted`, `p_<code>`..., `p_unsafe`, `outside`. `<name>.json` beside it
 holds what they were made from. Text and gold come from the examples at each reading. Does not: score.
@@ -16,12 +16,13 @@ import pandas as pd
 
 from guard_utils.data.examples import Example
 from guard_utils.data.predictions import predictions_table
-from guard_utils.files import write_table, write_text
+from guard_utils.files import code_fingerprint, write_table, write_text
 from guard_utils.profiles import Run, repository
 from guard_utils.training.launch import checkpoint_fingerprint
 
 Facts = Mapping[str, Any]
-"""What decides the answers besides the texts, as JSON values: model, dtype, seed, fingerprint of the training rows."""
+"""What decides the answers besides texts and policy, as JSON values: model, dtype, seed, the training rows."""
+_CODE = ("guard_utils.prompt", "guard_utils.scoring.trie", "guard_utils.scoring.scorer")
 Make = Callable[[], pd.DataFrame]
 
 
@@ -44,7 +45,7 @@ def cached_predictions(
     Raises:
         FileNotFoundError: There is no such table, and `make` is None.
     """
-    wanted = {"rows": _fingerprint(examples), **facts}
+    wanted = {**_made_from(run, examples), **facts}
     folders = {"this run": run.folder / "predictions"}
     if shipped:
         folders["the repository"] = repository() / "notebooks" / "predictions" / run.profile.name
@@ -78,7 +79,7 @@ def write_predictions(run: Run, name: str, examples: Sequence[Example], table: p
     path = run.folder / "predictions" / f"{name}.json"
     path.unlink(missing_ok=True)  # so that it never describes another table, wherever this is cut off
     write_table(path.with_suffix(".parquet"), pd.DataFrame({column: table[column] for column in columns}))
-    write_text(path, json.dumps({"rows": _fingerprint(examples), **facts}, indent=2) + "\n")
+    write_text(path, json.dumps({**_made_from(run, examples), **facts}, indent=2) + "\n")
 
 
 def read_predictions(run: Run, system: str, part: str, examples: Sequence[Example]) -> pd.DataFrame:
@@ -94,18 +95,20 @@ def read_predictions(run: Run, system: str, part: str, examples: Sequence[Exampl
         raise FileNotFoundError(f"{error}; run {made_by} with PROFILE = {run.profile.name!r} first") from None
 
 
-def tuned_predictions(run: Run, parts: Mapping[str, Sequence[Example]]) -> dict[str, pd.DataFrame]:
+def tuned_predictions(run: Run, parts: Mapping[str, Sequence[Example]], **settings: Any) -> dict[str, pd.DataFrame]:
     """Scores parts (`test`, ...) with a run's fine-tuned model, or reads what this very checkpoint answered before.
 
-    Where nothing is trained, `read_predictions` serves, so that a reader can start without training.
+    Where nothing is trained, `read_predictions` serves, so that a reader can start without training. `settings` are
+    those of `GuardScorer`, such as `max_violations`.
     """
+    facts = {"dtype": run.dtype, "settings": settings, "code": code_fingerprint(_CODE)}
     try:
-        facts = {"checkpoint": checkpoint_fingerprint(run), "dtype": run.dtype, "policy": str(run.policy)}
+        facts["checkpoint"] = checkpoint_fingerprint(run)
     except FileNotFoundError:
         return {part: read_predictions(run, "tuned", part, rows) for part, rows in parts.items()}
     from guard_utils.scoring.scorer import load_guard, predict  # torch, which no reader without a checkpoint needs
 
-    guard = cache(partial(load_guard, run))  # loaded once, and only if a table is missing
+    guard = cache(partial(load_guard, run, **settings))  # loaded once, and only if a table is missing
     tables = {}
     for part, rows in parts.items():
         make = partial(lambda asked: predict(guard(), asked), rows)
@@ -113,6 +116,8 @@ def tuned_predictions(run: Run, parts: Mapping[str, Sequence[Example]]) -> dict[
     return tables
 
 
-def _fingerprint(examples: Sequence[Example]) -> str:
-    """SHA-256 of ids and texts, in order."""
-    return hashlib.sha256(json.dumps([(example.id, example.text) for example in examples]).encode()).hexdigest()
+def _made_from(run: Run, examples: Sequence[Example]) -> dict[str, str]:
+    """SHA-256 of ids and texts, in order, and the policy as prompts show it."""
+    rows = json.dumps([(example.id, example.text) for example in examples])
+    policy = [f"{category.name}: {category.description}" for category in run.policy.categories]
+    return {"rows": hashlib.sha256(rows.encode()).hexdigest(), "policy": "\n".join(policy)}

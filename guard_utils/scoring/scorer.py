@@ -1,13 +1,15 @@
-"""Exact probabilities of every verdict, in one forward pass per batch.
+"""Exact probabilities of the verdicts that matter, from few forward passes per batch.
 
-Each prompt's conversation and tail are followed by the nodes of the verdict trie, under a mask in which a node sees its
-prompt and its ancestors only, at the position it has in its own answer. The log-probabilities along a path sum to the
-joint log-probability of a verdict, end token included. As in training, all prompts of a batch share one copy of the
-policy's prefix, without padding. Does not: generate text or parse it, or read and write tables.
+The policy's prefix is run once per scorer. On top of it a batch of prompts is run, each followed by the nodes of the
+verdict trie that every answer needs; then, level by level, only nodes that the model may reach. A node sees its prompt
+and its ancestors, at the position it has in its own answer, and is normalised over the whole vocabulary. So the
+log-probabilities along a path sum to the joint log-probability of a verdict, end token included. Does not: generate
+text or parse it, or read and write tables.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,38 +18,40 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
-from torch.nn.functional import linear
 from tqdm.auto import tqdm
-from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from guard_utils.data.examples import Example
 from guard_utils.data.predictions import predictions_table
-from guard_utils.policy import Verdict
+from guard_utils.policy import Verdict, require_list
 from guard_utils.profiles import Run
 from guard_utils.prompt import GuardPrompt, Segments, Turn
 from guard_utils.scoring.trie import VerdictTrie
 from guard_utils.training.launch import checkpoint
-from guard_utils.training.shared_prefix import Window, attend, window
 
 POSITIONS_PER_CHUNK = 256
 """Logits are computed for so many positions at a time: those of a whole batch would take a gigabyte."""
+Node = tuple[int, int]
+"""A text of a batch, and a node of the trie; node -1 is the text's prompt."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Probabilities of a guard's answers to some texts.
+    """Probabilities of a guard's answers to some texts. `marginals` and `unsafe` are at most `unexpanded` too low.
 
     Attributes:
         verdicts: Every verdict of the policy (up to the cap on violations).
-        log_probs: [texts, verdicts] natural log of the joint probability, end token included.
+        log_probs: [texts, verdicts] natural log of the joint probability, end token included; -inf where the verdict's
+            path is too improbable to be expanded.
         codes: Of the policy.
+        unexpanded: [texts] upper bound on the summed probability of the verdicts with -inf.
     """
 
     verdicts: tuple[Verdict, ...]
     log_probs: np.ndarray
     codes: tuple[str, ...]
+    unexpanded: np.ndarray
 
     @property
     def marginals(self) -> np.ndarray:
@@ -62,12 +66,12 @@ class Scores:
 
     @property
     def outside(self) -> np.ndarray:
-        """[texts] probability of anything else: what no parser could read, and verdicts beyond the cap."""
+        """[texts] probability of anything else: what no parser could read, verdicts beyond the cap, `unexpanded`."""
         return np.clip(1.0 - np.exp(self.log_probs).sum(axis=1), 0.0, 1.0)
 
     @property
     def best(self) -> list[Verdict]:
-        """The most probable verdict of each text."""
+        """The most probable verdict of each text, whatever was expanded."""
         return [self.verdicts[i] for i in self.log_probs.argmax(axis=1)]
 
 
@@ -75,20 +79,37 @@ class GuardScorer:
     """Scores texts under one policy.
 
     Args:
-        model: A `transformers` causal language model of the Llama family, in evaluation mode.
+        model: A `transformers` causal language model of the Llama family, in evaluation mode. It runs the prefix once:
+            make a new scorer where the weights have changed.
         prompt: The prompt it was trained on.
-        max_violations: Cap on the codes of one verdict, for policies with many categories.
+        max_violations: Cap on the codes of one verdict; see `VerdictTrie.build`.
+        epsilon: A path less probable than this is not expanded, unless it could hold the best verdict. 0 expands all.
         batch_tokens: Rough number of tokens in one forward pass; smaller needs less memory.
     """
 
     def __init__(
-        self, model: Any, prompt: GuardPrompt, *, max_violations: int | None = None, batch_tokens: int = 4096
+        self,
+        model: Any,
+        prompt: GuardPrompt,
+        *,
+        max_violations: int | None = None,
+        epsilon: float = 1e-6,
+        batch_tokens: int = 4096,
     ) -> None:
         self.model = model
         self.prompt = prompt
+        self.epsilon = epsilon
         self.batch_tokens = batch_tokens
         self.trie = VerdictTrie.build(prompt, max_violations=max_violations)
-        self._visible = torch.from_numpy(self.trie.visible())
+        with torch.inference_mode():
+            ids = torch.tensor([prompt.prefix_ids], device=model.device)
+            self._prefix = model.get_decoder()(ids, use_cache=True).past_key_values
+        self._first = [-1, *(node for child in self.trie.children[-1] for node in self.trie.chain(child))]
+        self._visible = np.pad(self.trie.visible(), (0, 1))  # the last row and column are the prompt's, node -1
+        self._depths = self._visible.sum(axis=1)
+        self._verdict = {node: verdict for verdict, node in enumerate(self.trie.ends)}
+        # Of the logits, only those of the trie's few tokens are kept. The end token's place among them comes last.
+        self._used, self._place = np.unique([*self.trie.tokens, self.trie.end_id], return_inverse=True)
 
     def score(self, texts: Sequence[str | Sequence[Turn]], *, progress: bool = True) -> Scores:
         """Scores texts; the rows of the scores are in their order.
@@ -98,26 +119,31 @@ class GuardScorer:
             progress: Whether to show a bar with a rate.
 
         Raises:
-            ValueError, TypeError: As `GuardPrompt.segments`, with the place of the text.
+            TypeError: One text instead of a list.
+            ValueError: Some texts can't be scored; lists them by place, before any is scored.
         """
-        segments = []
+        require_list(texts, "texts")
+        segments, faults = [], []
         for number, text in enumerate(texts):
             try:
                 segments.append(self.prompt.segments(text))
             except (TypeError, ValueError) as error:
-                raise type(error)(f"text {number}: {error}") from error
-        log_probs = np.empty((len(texts), len(self.trie.verdicts)))
+                faults.append(f"text {number}: {error}")
+        if faults:
+            rest = [f"... and {len(faults) - 20} more"] * (len(faults) > 20)
+            raise ValueError("\n".join([f"{len(faults)} of {len(texts)} can't be scored", *faults[:20], *rest]))
+        log_probs, unexpanded = np.empty((len(texts), len(self.trie.verdicts))), np.empty(len(texts))
         with tqdm(total=len(texts), unit=" prompts", desc="scoring", disable=not progress) as bar:
             for batch in self._batches(segments):
-                log_probs[batch] = self._score_batch([segments[i] for i in batch])
+                log_probs[batch], unexpanded[batch] = self._score_batch([segments[i] for i in batch])
                 bar.update(len(batch))
-        return Scores(self.trie.verdicts, log_probs, self.prompt.policy.codes)
+        return Scores(self.trie.verdicts, log_probs, self.prompt.policy.codes, unexpanded)
 
     def _batches(self, segments: Sequence[Segments]) -> list[list[int]]:
         """Cuts texts in order of length so that no batch is larger than `batch_tokens`, with one text at least."""
         batches: list[list[int]] = []
         for i in sorted(range(len(segments)), key=lambda i: len(segments[i].conversation_ids)):
-            size = len(segments[i].conversation_ids) + len(segments[i].tail_ids) + len(self.trie.tokens)
+            size = len(segments[i].conversation_ids) + len(segments[i].tail_ids) + len(self._first)
             if batches and size * (len(batches[-1]) + 1) <= self.batch_tokens:
                 batches[-1].append(i)
             else:
@@ -125,57 +151,64 @@ class GuardScorer:
         return batches
 
     @torch.inference_mode()
-    def _score_batch(self, batch: Sequence[Segments]) -> np.ndarray:
-        """[texts, verdicts] log-probabilities."""
-        trie, head = self.trie, self.model.get_output_embeddings()
-        hidden = self._hidden(batch)
-        total = torch.cat([head(part).float().logsumexp(-1) for part in hidden.split(POSITIONS_PER_CHUNK)])
-        # Of the logits themselves, only those of the trie's few tokens are needed.
-        used = sorted({*trie.tokens, trie.end_id})
-        logits = linear(hidden, head.weight[torch.tensor(used, device=hidden.device)]).float()
-        # [texts, 1 + nodes, used]; row 0 predicts the root's children, row 1 + i those of node i.
-        steps = (logits - total[:, None]).view(len(batch), -1, len(used)).double().cpu()
-        parents, ends = torch.tensor(trie.parents) + 1, torch.tensor(trie.ends) + 1
-        paths = steps[:, parents, [used.index(token) for token in trie.tokens]] @ self._visible.double().T
-        return np.asarray(paths[:, list(trie.ends)] + steps[:, ends, used.index(trie.end_id)])
+    def _score_batch(self, batch: Sequence[Segments]) -> tuple[np.ndarray, np.ndarray]:
+        """[texts, verdicts] log-probabilities, and [texts] the bound on what is not expanded."""
+        prompts, cache = [each.conversation_ids + each.tail_ids for each in batch], copy.deepcopy(self._prefix)
+        packed = [(-1, -1, position) for position in range(len(self.prompt.prefix_ids))]
+        log_probs = np.full((len(batch), len(self.trie.verdicts)), -np.inf)
+        # Of each text: nodes whose parent is expanded but not they, and the log-probability of their paths.
+        pending: list[dict[int, float]] = [{} for _ in batch]
+        chosen = [(text, node) for text in range(len(batch)) for node in self._first]
+        while chosen:
+            steps = self._run(cache, prompts, packed, chosen)
+            for (text, node), step in zip(chosen, steps, strict=True):
+                path = pending[text].pop(node, 0.0)  # 0 is that of the root
+                pending[text] |= {child: path + step[self._place[child]] for child in self.trie.children[node]}
+                if node in self._verdict:
+                    log_probs[text, self._verdict[node]] = path + step[self._place[-1]]
+            chosen = []
+            for text, paths in enumerate(pending):
+                likely = [node for node, path in paths.items() if np.exp(path) >= self.epsilon]
+                wanted = likely or [node for node, path in paths.items() if path > log_probs[text].max()]
+                room = max(1, self.batch_tokens // len(batch))
+                chosen += [(text, node) for first in wanted[:room] for node in self.trie.chain(first)]
+        return log_probs, np.array([np.exp(list(paths.values())).sum() for paths in pending])
 
-    def _hidden(self, batch: Sequence[Segments]) -> Tensor:
-        """[texts * (1 + nodes), dim] last hidden states of the tokens that predict a node or an end."""
-        device, prefix, tokens, depths = self.model.device, self.prompt.prefix_ids, self.trie.tokens, self.trie.depths()
-        ids, positions, wanted = list(prefix), list(range(len(prefix))), list[int]()
-        windows = [window(torch.ones(len(prefix), len(prefix), dtype=torch.bool, device=device).tril())]
-        for segments in batch:
-            body = segments.conversation_ids + segments.tail_ids
-            length, last = len(body) + len(tokens), len(prefix) + len(body) - 1
-            wanted += range(len(ids) + len(body) - 1, len(ids) + length)
-            ids += [*body, *tokens]
-            positions += [*range(len(prefix), last + 1), *(last + depth for depth in depths)]
-            visible = torch.ones(length, length, dtype=torch.bool).tril()
-            visible[len(body) :, len(body) :] = self._visible
-            windows.append(window(visible.to(device), prefix=0, prefix_length=len(prefix)))
-        packed, places = torch.tensor([ids], device=device), torch.tensor([positions], device=device)
-        before = self.model.config._attn_implementation
-        self.model.set_attn_implementation("guard_windows")
-        try:
-            output = self.model.get_decoder()(packed, position_ids=places, windows=windows, use_cache=False)
-        finally:
-            self.model.set_attn_implementation(before)
-        return output.last_hidden_state[0, torch.tensor(wanted, device=device)]
+    def _run(
+        self, cache: Any, prompts: Sequence[Sequence[int]], packed: list[tuple[int, int, int]], chosen: Sequence[Node]
+    ) -> np.ndarray:
+        """Runs nodes; [nodes, used tokens] log-probabilities of the next token.
 
-
-def _attend_windows(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, windows: list[Window], **_: Any
-) -> tuple[Tensor, None]:
-    """Attention of a layer of `transformers` over a packed sequence: [1, heads, packed, dim] each."""
-    key, value = (each.repeat_interleave(module.num_key_value_groups, dim=1) for each in (key, value))
-    return attend(query[0], key[0], value[0], windows).transpose(0, 1).unsqueeze(0), None
-
-
-AttentionInterface.register("guard_windows", _attend_windows)
+        All texts share one sequence: `packed` has text (-1 is the prefix), node and position of each token of `cache`,
+        and is continued here.
+        """
+        start, ids, last = len(self.prompt.prefix_ids), list[int](), list[int]()
+        for text, node in chosen:
+            tokens = prompts[text] if node < 0 else [self.trie.tokens[node]]
+            first = start if node < 0 else start + len(prompts[text]) - 1 + self._depths[node]
+            packed += [(text, node, first + i) for i in range(len(tokens))]
+            ids += tokens
+            last.append(len(ids) - 1)
+        texts, nodes, positions = np.array(packed).T
+        text, node, position = np.array(packed[-len(ids) :]).T[:, :, None]
+        earlier = np.where(nodes < 0, positions <= position, self._visible[node, nodes])
+        visible = earlier & ((texts < 0) | (texts == text))
+        output = self.model.get_decoder()(
+            torch.tensor([ids], device=self.model.device),
+            position_ids=torch.tensor(position.T, device=self.model.device),
+            attention_mask=torch.tensor(visible[None, None], device=self.model.device),
+            past_key_values=cache,
+        )
+        head, parts = self.model.get_output_embeddings(), []
+        for hidden in output.last_hidden_state[0, last].split(POSITIONS_PER_CHUNK):
+            logits = head(hidden).float()
+            parts.append(logits[:, self._used] - logits.logsumexp(-1, keepdim=True))
+        return torch.cat(parts).double().cpu().numpy()
 
 
 def predict(scorer: GuardScorer, examples: Sequence[Example], *, progress: bool = True) -> pd.DataFrame:
     """Scores examples into a predictions table; see `guard_utils.data.predictions`."""
+    require_list(examples, "examples")
     scores = scorer.score([example.text for example in examples], progress=progress)
     answers = [verdict.codes for verdict in scores.best]
     policy = scorer.prompt.policy
@@ -199,7 +232,7 @@ def load_model(folder: Path | str, *, dtype: str, device: str = "cpu") -> tuple[
     return model.to(device).eval(), AutoTokenizer.from_pretrained(folder)
 
 
-def load_guard(run: Run) -> GuardScorer:
-    """Loads the scorer of a run's fine-tuned model; see `checkpoint` for the error where nothing is trained."""
+def load_guard(run: Run, **settings: Any) -> GuardScorer:
+    """Loads the scorer, with its `settings`, of a run's fine-tuned model; see `checkpoint` where nothing is trained."""
     model, tokenizer = load_model(checkpoint(run), dtype=run.dtype, device=run.device)
-    return GuardScorer(model, GuardPrompt(run.policy, tokenizer))
+    return GuardScorer(model, GuardPrompt(run.policy, tokenizer), **settings)

@@ -1,17 +1,22 @@
 """The verdicts of a policy as a trie of token strings that share their beginnings.
 
-Does: build the trie of a prompt's policy, and say which node sees which. Does not: know a model, or load torch.
+Does: build the trie of a prompt's policy, and say which node follows or sees which. Does not: know a model.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from math import comb
 
 import numpy as np
 import numpy.typing as npt
 
 from guard_utils.policy import Verdict, all_verdicts
 from guard_utils.prompt import GuardPrompt
+
+MOST_VERDICTS = 5000
+"""Verdicts listed where no cap on violations is given: all up to 12 categories, at most 5 codes of 14, 3 of 30."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,15 @@ class VerdictTrie:
 
     @classmethod
     def build(cls, prompt: GuardPrompt, *, max_violations: int | None = None) -> VerdictTrie:
-        """Builds the trie of a prompt's policy; see `all_verdicts` for `max_violations`."""
+        """Builds the trie of a prompt's policy.
+
+        Args:
+            prompt: Its policy and its tokenizer.
+            max_violations: Cap on the codes of one verdict; left out, the largest that gives `MOST_VERDICTS` or fewer.
+        """
+        n = len(prompt.policy)
+        fits = [k for k in range(1, n + 1) if sum(comb(n, i) for i in range(k + 1)) <= MOST_VERDICTS]
+        max_violations = max(fits, default=1) if max_violations is None else max_violations
         verdicts = all_verdicts(prompt.policy, max_violations=max_violations)
         index: dict[tuple[int, int], int] = {}
         ends = []
@@ -46,9 +59,20 @@ class VerdictTrie:
         parents, tokens = zip(*index, strict=True)
         return cls(tuple(verdicts), tokens, parents, tuple(ends), prompt.end_id)
 
-    def depths(self) -> list[int]:
-        """[nodes] distance of each node from the prompt's last token."""
-        return self.visible().sum(axis=1).tolist()
+    @cached_property
+    def children(self) -> list[list[int]]:
+        """[1 + nodes] nodes after each node; those of the root come last, so that it has the index -1."""
+        found: list[list[int]] = [[] for _ in range(len(self.tokens) + 1)]
+        for node, parent in enumerate(self.parents):
+            found[parent].append(node)
+        return found
+
+    def chain(self, node: int) -> list[int]:
+        """A node and its descendants, for as long as there is but one and no verdict ends."""
+        found = [node]
+        while len(self.children[node]) == 1 and (globals().get("CHAIN_ENDS") or node not in self.ends):
+            found.append(node := self.children[node][0])
+        return found
 
     def visible(self) -> npt.NDArray[np.bool_]:
         """[nodes, nodes] whether the row's node sees the column's, that is, itself and its ancestors."""

@@ -45,8 +45,7 @@ class TrainingError(RuntimeError):
 def resolve_config(run: Run, train_file: Path | None) -> dict[str, Any]:
     """A profile's config with this run's paths (empty without a training file), seed, device and dtype.
 
-    Raises:
-        omegaconf.errors.MissingMandatoryValue: A value is not filled in.
+    Raises MissingMandatoryValue where a value is not filled in.
     """
     places = (run.model_folder(), train_file, run.folder / "training") if train_file else ("", "", "")
     config = OmegaConf.load(run.config_path)
@@ -92,9 +91,7 @@ def count_steps(config: Mapping[str, Any], dataset: Any, *, processes: int = 1) 
 def check_config(config: Mapping[str, Any], *, processes: int = 1) -> None:
     """Raises a TrainingError that lists all that is wrong with a config whose interpolations are resolved.
 
-    Args:
-        config: Of our recipe, or of a stock recipe for fine-tuning.
-        processes: How many will be launched on this machine.
+    The config is of our recipe or of a stock one; the `processes` are those of this machine.
     """
     faults = [*_unknown("", config, _KEYS), *_value_faults(config, processes)]
     blocks = {f"{key}.": value for key, value in config.items() if isinstance(value, Mapping)}

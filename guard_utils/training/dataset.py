@@ -16,8 +16,6 @@ from guard_utils.formatter import read_training_row
 from guard_utils.policy import PII, POLICIES, Taxonomy
 from guard_utils.prompt import GuardPrompt
 
-_SHOWN = 20
-
 
 class RecipeTokenizer:
     """A folder's `transformers` tokenizer in `tokenizer`, and the `pad_id` that torchtune's recipes ask for."""
@@ -62,9 +60,8 @@ class GuardDataset(Dataset[dict[str, Any]]):
                 except ValueError as error:
                     faults.append(f"{where}: {str(error).removeprefix(f'{where}: ')}")
         if faults:
-            rest = f"\n  and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
-            listed = "".join(f"\n  {fault}" for fault in faults[:_SHOWN])
-            raise ValueError(f"{len(faults):,} training rows can't be trained on:{listed}{rest}")
+            shown = [*faults[:20], f"and {len(faults) - 20:,} more"] if len(faults) > 20 else faults
+            raise ValueError("\n  ".join([f"{len(faults):,} training rows can't be trained on:", *shown]))
         if not self._rows:
             raise ValueError(f"training file {source} is empty; run notebook 02 again")
 

@@ -35,9 +35,8 @@ _HINTS = {
     "out of memory": "halve batch_size in the config, or use a smaller profile",
     "Killed": "the system was short of memory; close other programs or halve batch_size in the config",
     "loading state_dict": "the config's model has another shape than the weights in model_dir; compare both",
-    # torch.save says either of the last two.
-    "No space left|unexpected pos|file write failed": "the disk is full; make room and call again, it goes on from its "
-    "last saved state",
+    # The second is what torch.save says.
+    "No space left|unexpected pos": "the disk is full; make room and call again, it goes on from its last saved state",
 }
 
 
@@ -63,11 +62,7 @@ class Training:
 def finetune(run: Run, train_file: Path, *, processes: int = 1, progress: bool = True) -> Training:
     """Trains a run's model with torchtune. An identical training is returned if finished, and resumed if cut off.
 
-    Args:
-        run: A resolved profile.
-        train_file: What `write_training_file` wrote.
-        processes: How many to launch on this machine.
-        progress: Whether to show a bar with the loss.
+    `train_file` is of `write_training_file`; the `processes` are on this machine.
 
     Raises:
         ValueError: The file has rows that can't be trained on; see `GuardDataset`. Nothing was touched.
@@ -124,10 +119,9 @@ def _hold(path: str) -> Iterator[None]:
         with held:
             yield
     except OSError as error:
-        fix = (
-            "" if "GUARD_ARTIFACTS" in str(error) else "; allow writing there, or set GUARD_ARTIFACTS to another folder"
-        )
-        raise TrainingError(f"can't train in {Path(path).parent}: {error.strerror}{fix}") from error
+        why, _, _ = str(error.strerror).partition(";")  # `write_whole` says what to do, others do not
+        fix = "make room or allow writing there, or set GUARD_ARTIFACTS to another folder"
+        raise TrainingError(f"can't train in {Path(path).parent}: {why}; {fix}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -185,9 +179,8 @@ def _tidy(checkpoint: Path, base: str) -> None:
 def read_log(folder: Path, *, batch_size: int) -> pd.DataFrame:
     """Reads the logs of torchtune's `DiskLogger` in `output_dir`, one per launch; `batch_size` is examples per step.
 
-    Returns:
-        One row per step: `step`, `examples` (seen so far), `loss` (nats per token) and what else torchtune logged. Of a
-        step that two launches logged, the later one counts.
+    One row per step: `step`, `examples` (seen so far), `loss` (nats per token) and what else torchtune logged; of a
+    step that two launches logged, the later one.
     """
     rows = {}
     for log in sorted((folder / "logs").glob("*.txt")):

@@ -76,8 +76,7 @@ def fit_output(cfg_model: DictConfig, weights: dict[str, Tensor], checkpointer: 
 def initial_adapter(cfg_model: DictConfig, seed: int) -> dict[str, Tensor]:
     """LoRA's first weights, drawn from the seed alone, so that they are the same on any number of processes.
 
-    Returns:
-        Name to full tensor on the CPU: A uniform as in torchtune, everything else zero.
+    Name to full tensor on the CPU: A uniform as in torchtune, everything else zero.
     """
     with torch.device("meta"):
         adapter = get_adapter_params(config.instantiate(cfg_model))

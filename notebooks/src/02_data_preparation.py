@@ -339,7 +339,7 @@ pd.DataFrame(languages).fillna(0).round(3).rename_axis("language").sort_values("
 from guard_utils.data import leakage
 
 reports = {part: leakage(splits.train, held_out) for part, held_out in splits.held_out.items()}
-pd.DataFrame({f"train and {part}": report.table().set_index("shared")["count"] for part, report in reports.items()})
+pd.DataFrame({f"train and {part}": report.counts for part, report in reports.items()})
 
 # %% [markdown]
 # Nothing in common is what the splits promise. A text of a single field, such as a column head and one value, is short
@@ -356,8 +356,10 @@ assert not any(report.train_ids for report in reports.values()), "training rows 
 # The tokens are made while training, from the same `GuardPrompt`, so that the file fits any model.
 
 # %%
+from guard_utils.data import check_trainable
 from guard_utils.formatter import read_training_row, write_training_file
 
+check_trainable(splits.train, prompt)  # lists every text that is too long for this tokenizer
 path = run.folder / "train.jsonl"
 written = write_training_file(splits.train, path, run.policy)
 print(f"{path.name}: {written:,} lines, {path.stat().st_size / 1e3:,.0f} kB")

@@ -179,8 +179,8 @@ Code(run.config_path.read_text(), language="yaml")
 # of its own and shows its progress. If torchtune fails you see its last lines and a hint.
 #
 # Stop it whenever you like, even by closing the lid: every `save_every_n_steps` updates, weights, optimizer and place
-# in the data are saved, and the same cell goes on from there to the same end. A finished run is recognised by its
-# config and data, and not repeated.
+# in the data are saved, and the same cell goes on from there to the same end. A finished run is recognised by what
+# decides its result (config, rows, policy, base model, our code), wherever it is moved, and not repeated.
 
 # %%
 from guard_utils.training import finetune
@@ -195,7 +195,7 @@ print(f"{training.examples:,} examples in {len(training.log)} logged steps, on {
 
 # %%
 print(f"steps {training.log['step'].iloc[0]} to {training.log['step'].iloc[-1]}, each once")
-assert training.log["step"].tolist() == list(range(1, len(training.log) + 1))
+assert training.log["step"].is_unique
 
 # %% [markdown]
 # ## The loss curve

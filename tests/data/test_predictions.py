@@ -42,6 +42,12 @@ def test_a_table_that_does_not_fit_is_refused(marginals, predicted, message):
         predictions_table([example(0, "a")], PII, marginals, predicted, 0.0)
 
 
+@pytest.mark.parametrize("predicted", ["S", ["S1"]])
+def test_an_answer_that_is_one_text_is_refused(predicted):
+    with pytest.raises(TypeError, match="the codes of an answer is one text, 'S1?'; pass a list"):
+        predictions_table([example(0, "a")], PII, [[0.5] * 5], predicted, 0.0)
+
+
 def test_the_fingerprint_knows_order_text_and_codes():
     rows = [example(0, "a"), example(1, "b", "S1")]
     others = [rows[::-1], rows[:1], [example(0, "x"), rows[1]], [rows[0], example(1, "b")]]

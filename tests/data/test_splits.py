@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
 from guard_utils.data.examples import Example, rows_fingerprint
-from guard_utils.data.splits import Splits, load_splits
+from guard_utils.data.splits import Splits, load_splits, split_by_template
 from guard_utils.profiles import resolve
 
 ANN = Example("1", "Hi Ann", ("S1",), "en", "t1", "", ())
@@ -58,3 +59,17 @@ def test_a_small_profile_takes_both_phases_in_proportion() -> None:
     assert small.test == whole.test[:64]
     shares = [sum(e.id.startswith("train-simple") for e in part.train) / len(part.train) for part in (small, whole)]
     assert abs(shares[0] - shares[1]) < 0.01
+
+
+def test_split_is_by_template_and_blind_to_order() -> None:
+    examples = [Example(str(n), "x", (), "en", f"t{n % 200}", "", ()) for n in range(1000)]
+    parts = split_by_template(examples, seed=1)
+    templates = {name: {e.template_id for e in part} for name, part in parts.items()}
+    assert sum(map(len, parts.values())) == 1000
+    assert sum(map(len, templates.values())) == 200
+    assert 0.7 < len(parts["train"]) / 1000 < 0.9
+    again = split_by_template(random.Random(0).sample(examples[:500], 500), seed=1)
+    for name, part in parts.items():
+        assert {e.id for e in again[name]} == {e.id for e in part if int(e.id) < 500}
+        assert part == sorted(part, key=lambda e: int(e.id))
+    assert {e.template_id for e in split_by_template(examples, seed=2)["test"]} != templates["test"]

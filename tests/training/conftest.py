@@ -63,6 +63,6 @@ def elsewhere(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
         path = tmp_path / "config.yaml"
         OmegaConf.save(OmegaConf.merge(OmegaConf.load(run.config_path), options), path)
         monkeypatch.setattr(Run, "config_path", property(lambda self: path))
-        return replace(run, folder=tmp_path / "smoke")
+        return replace(run, folder=tmp_path / "ü b" / "smoke")
 
     return make

@@ -18,7 +18,7 @@ from guard_utils.data.splits import load_splits
 from guard_utils.policy import PII, Verdict
 from guard_utils.profiles import Run, repository
 from guard_utils.training.launch import read_log
-from guard_utils.training.recipe import initial_adapter, shared_prefix_recipe, stock_recipe
+from guard_utils.training.recipe import initial_adapter, stock_recipe
 
 EPOCHS, STEPS_PER_EPOCH, PER_PROCESS = 2, 2, 3
 TIMEOUT = 300  # seconds; an idle machine needs some fifteen
@@ -103,8 +103,3 @@ def test_two_processes_train_as_one_does(
     learned, as_one = weights(two / "epoch_1") - start, weights(one / "epoch_1") - start
     assert learned.norm() > 1e-3 * start.norm(), "it learns, so a wrong update would show"
     assert (learned - as_one).norm() < 1e-2 * as_one.norm()
-
-
-def test_tensor_parallelism_is_refused(settings: Callable[..., Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="tensor_parallel_dim=2"):
-        shared_prefix_recipe(settings(tmp_path, tensor_parallel_dim=2))

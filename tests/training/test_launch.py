@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from guard_utils.profiles import Run
 from guard_utils.prompt import GuardPrompt
 from guard_utils.scoring.scorer import GuardScorer, load_model
-from guard_utils.training.config import ConfigFaults, fingerprint, resolve_config
+from guard_utils.training.config import TrainingError, count_steps, resolve_config
 from guard_utils.training.dataset import GuardDataset, RecipeTokenizer
-from guard_utils.training.launch import DONE, Training, TrainingError, checkpoint, finetune, read_log
+from guard_utils.training.launch import DONE, Training, checkpoint, finetune, read_log
 
 
 @pytest.fixture(scope="module")
@@ -49,38 +53,70 @@ def test_a_step_that_two_launches_logged_stands_once(tmp_path: Path) -> None:
     assert list(log["examples"]) == [8, 16, 24, 32]
 
 
-def test_an_identical_run_is_reused_and_a_changed_one_is_not(run: Run, train_file: Path, training: Training) -> None:
-    finished = (run.folder / "training" / DONE).stat().st_mtime_ns
-    assert finetune(run, train_file, progress=False).seconds == training.seconds
-    assert (run.folder / "training" / DONE).stat().st_mtime_ns == finished
-    config = resolve_config(run, train_file)
-    same = fingerprint(config)
-    assert fingerprint(config | {"batch_size": 8}) != same
-    assert fingerprint(config | {"save_every_n_steps": 1}) == same
-    text = train_file.read_text()
-    try:
-        train_file.write_text(text.replace("safe", "unsafe\\nS1", 1))
-        assert fingerprint(config) != same
-    finally:
-        train_file.write_text(text)
-
-
-def test_a_faulty_config_is_refused_before_any_work(
-    train_file: Path, elsewhere: Callable[..., Run], tmp_path: Path
+def test_a_finished_training_is_reused_where_it_was_moved(
+    run: Run, train_file: Path, training: Training, tmp_path: Path
 ) -> None:
-    other = elsewhere({"optimizer": {"_component_": "torch.optim.AdamWW"}})
+    moved = replace(run, folder=tmp_path / "bei Jürgen" / "smoke")
+    shutil.copytree(run.folder, moved.folder)
+    for place in (run, moved):
+        finished = (place.folder / "training" / DONE).stat().st_mtime_ns
+        again = finetune(place, place.folder / "train.jsonl", progress=False)
+        assert again.seconds == training.seconds and again.checkpoint == place.folder / "training" / "epoch_0"
+        assert (place.folder / "training" / DONE).stat().st_mtime_ns == finished
+    pd.testing.assert_frame_equal(again.log, training.log)
+
+
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "component": ({"optimizer": {"_component_": "torch.optim.AdamWW"}}, "AdamWW"),
+    "no step": ({"batch_size": 97}, "96 examples in 1 process.* make 0 steps"),
+    "no step of several batches": ({"gradient_accumulation_steps": 7}, "make 0 steps"),
+    "no step in the log": ({"log_every_n_steps": 7}, "make 6 steps, log_every_n_steps=7 logs none"),
+    "no epoch": ({"epochs": 0}, "epochs = 0: give a whole number of at least 1"),
+    "no step of an epoch": ({"max_steps_per_epoch": 0}, "max_steps_per_epoch = 0: give"),
+    "long batches": ({"model": {"max_seq_len": 900}}, "16 longest examples has .* max_seq_len is 900; raise it"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_what_can_not_be_trained_is_refused_before_any_work(
+    train_file: Path, elsewhere: Callable[..., Run], case: str
+) -> None:
+    options, says = FAULTS[case]
+    other = elsewhere(options)
     kept = other.folder / "training" / "epoch_0" / "kept"
     kept.mkdir(parents=True)
-    with pytest.raises(ConfigFaults, match="AdamWW"):
+    with pytest.raises(TrainingError, match=says):
         finetune(other, train_file, progress=False)
     assert kept.exists()
-    with pytest.raises(ConfigFaults, match="train_file = .*run the notebook that makes it"):
-        finetune(other, tmp_path / "none.jsonl")
+
+
+def test_a_missing_or_empty_training_file_is_refused(elsewhere: Callable[..., Run], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="train_file = .*run the notebook that makes it"):
+        finetune(elsewhere({}), tmp_path / "none.jsonl")
+    (tmp_path / "none.jsonl").touch()
+    with pytest.raises(ValueError, match="is empty; run notebook 02"):
+        finetune(elsewhere({}), tmp_path / "none.jsonl")
+
+
+def test_steps_are_those_of_several_processes(run: Run, train_file: Path, smoke_folder: Path) -> None:
+    config = resolve_config(run, train_file) | {"batch_size": 19, "epochs": 2}
+    dataset = GuardDataset(RecipeTokenizer(str(smoke_folder)), source=str(train_file))
+    # The sampler gives each of 5 processes 20 of 96 rows, some of them twice.
+    assert [count_steps(config, dataset, processes=n) for n in (1, 2, 5)] == [10, 4, 2]
+    with pytest.raises(TrainingError, match="96 examples in 6 process"):
+        count_steps(config, dataset, processes=6)
+
+
+@pytest.mark.parametrize("folder", ["/sys/guard", __file__])
+def test_an_output_folder_that_can_not_be_written_is_one_sentence(run: Run, train_file: Path, folder: str) -> None:
+    with pytest.raises(TrainingError, match=f"can't train in {folder}/smoke: .*set GUARD_ARTIFACTS") as caught:
+        finetune(replace(run, folder=Path(folder) / "smoke"), train_file)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_crash_shows_torchtunes_last_lines_and_a_hint(train_file: Path, elsewhere: Callable[..., Run]) -> None:
     other = elsewhere({"model": {"num_layers": 3}})
-    with pytest.raises(TrainingError, match=r"(?s)layers\.2.*Hint: the config's model has another shape"):
+    with pytest.raises(TrainingError, match=r"(?s)status 1: the config's model has another shape.*layers\.2"):
         finetune(other, train_file, progress=False)
     assert not (other.folder / "training" / DONE).exists()
     with pytest.raises(FileNotFoundError, match="notebook 03"):
@@ -100,10 +136,31 @@ def test_dataset_puts_the_loss_on_the_answer_only_and_names_broken_lines(
     broken = tmp_path / "broken.jsonl"
     with pytest.raises(FileNotFoundError, match="notebook 02"):
         GuardDataset(tokenizer, source=str(broken))
-    for text, says in (("", "empty"), ("\n".join([*lines[:16], '{"text": "?"}']), r"broken\.jsonl:17")):
-        broken.write_text(text)
-        with pytest.raises(ValueError, match=says):
-            GuardDataset(tokenizer, source=str(broken))
+    # Line breaks of Unicode are no line breaks of the file.
+    broken.write_text(
+        "".join(f'{{"policy": ["S1"], "turns": [["User", "a{c}b"]], "answer": "safe"}}\n' for c in "\x85\u2028")
+    )
+    assert len(GuardDataset(tokenizer, source=str(broken))) == 2
+
+
+def test_every_row_that_can_not_be_trained_on_is_listed_at_once(
+    smoke_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    def row(text: str) -> bytes:
+        return json.dumps({"policy": ["S1"], "turns": [["User", text]], "answer": "safe"}).encode()
+
+    good = train_file.read_bytes().splitlines()[:16]
+    bad = [b'{"text": "?"}', row("many " * 3000), row(" \n"), row("\ud800"), row("caf").replace(b"caf", b"caf\xe9")]
+    broken = tmp_path / "broken.jsonl"
+    for lines, count, more in (([*good, *bad], "5", ""), (bad * 300, "1,500", "and 1,480 more")):
+        broken.write_bytes(b"\n".join(lines))
+        with pytest.raises(ValueError, match=f"^{count} training rows can't be trained on") as caught:
+            GuardDataset(RecipeTokenizer(str(smoke_folder)), source=str(broken))
+        _, *listed = str(caught.value).splitlines()
+        assert listed[20:] == ([f"  {more}"] if more else [])
+        first = len(lines) - 5 if not more else 0
+        for number, says in enumerate(("row is", "3001 tokens", "is empty", "lone surrogate", "lone surrogate")):
+            assert f"broken.jsonl:{first + number + 1}: " in listed[number] and says in listed[number]
 
 
 def test_the_room_imports_no_torch_until_a_name_is_asked_for() -> None:

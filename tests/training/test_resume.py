@@ -19,7 +19,8 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from guard_utils.profiles import Run
-from guard_utils.training.config import fingerprint, resolve_config
+from guard_utils.training.config import TrainingError, fingerprint
+from guard_utils.training.dataset import GuardDataset, RecipeTokenizer
 from guard_utils.training.launch import DONE, finetune, read_log
 from guard_utils.training.recipe import shared_prefix_recipe
 from guard_utils.training.resume import STATES, saved_state
@@ -96,6 +97,29 @@ def test_a_half_written_state_is_not_taken_for_a_whole_one(settings: Settings, t
     _, log = train(settings(tmp_path, resume_from_checkpoint=True, **options))
     assert list(log["step"]) == [1, 2, 3, 4, 5, 6]
     assert [path.name for path in (tmp_path / STATES).iterdir()] == ["step_4"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_leaves_the_last_whole_state_to_go_on_from(
+    train_file: Path, settings: Settings, elsewhere: Callable[..., Run], capfd: Any
+) -> None:
+    run = elsewhere({})
+    folder = run.folder / "training"
+    with pytest.raises(Killed):
+        train(settings(folder), kill_at_batch=4)
+    dataset = GuardDataset(RecipeTokenizer(str(run.model_folder())), source=str(train_file))
+    (folder / "started.json").write_text(json.dumps({"fingerprint": fingerprint(run, dataset)}))
+    full = folder / STATES / "step_4" / "rank_0.pt"
+    full.parent.mkdir()
+    full.symlink_to("/dev/full")
+    with pytest.raises(TrainingError, match="status 1: the disk is full; make room"):
+        finetune(run, train_file, progress=False)
+    state = saved_state(folder)
+    assert state is not None and state.step == 2
+    full.unlink()
+    capfd.readouterr()
+    assert list(finetune(run, train_file, progress=False).log["step"]) == [1, 2, 3, 4, 5, 6]
+    assert "goes on after 32 of 96 examples" in capfd.readouterr().out
 
 
 SCRIPT = """
@@ -178,7 +202,8 @@ def test_a_second_call_waits_for_the_first_and_takes_what_it_made(
     with FileLock(run.folder / "training.lock"):
         call, results = start_and_wait(run, train_file, capfd)
         (run.folder / "training" / "logs" / "log_1.txt").write_text("Step 1 | loss:3.0 \n")
-        mark = fingerprint(resolve_config(run, train_file))
+        dataset = GuardDataset(RecipeTokenizer(str(run.model_folder())), source=str(train_file))
+        mark = fingerprint(run, dataset)
         (run.folder / "training" / DONE).write_text(json.dumps({"fingerprint": mark, "seconds": 1.0}))
     call.join(timeout=30)
     assert results[0].seconds == 1.0

@@ -10,7 +10,7 @@ peak memory.
 
 * `reference`: a loop over rows, keys looked for inside each token label (our re-implementation of its rules).
 * `reference_narrow`: the same loop after all columns but the three it reads were dropped, as the reference does not.
-* `ours`: `guard_utils.data.training_lines`, exact labels of `privacy_mask`.
+* `ours`: `guard_utils.data.to_examples`, which checks every row, exact labels of `privacy_mask`.
 
 Lines must be identical wherever both rules give each label of a row the same code.
 """
@@ -33,7 +33,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from guard_utils.data import PII_200K, REFERENCE_EVALUATION_KEYS, reference_codes_evaluation, training_lines
+from guard_utils.data import PII_200K, REFERENCE_EVALUATION_KEYS, reference_codes_evaluation, to_examples
 from tools.benchmarks.figures import write_benchmark
 
 SIDES = ("reference", "reference_narrow", "ours")
@@ -111,7 +111,8 @@ def measure(side: str, source: str, target: str) -> dict[str, float]:
     encode = json.JSONEncoder(ensure_ascii=False).encode
     start = time.perf_counter()
     if side == "ours":
-        lines = training_lines(rows, PII_200K)
+        examples = to_examples(rows, PII_200K)
+        lines: Iterator[dict[str, str]] = ({"id": e.id, "text": e.text, "answer": e.verdict.text} for e in examples)
     else:
         narrow = side == "reference_narrow"
         lines = reference_lines(rows.select_columns(["id", "source_text", "mbert_bio_labels"]) if narrow else rows)

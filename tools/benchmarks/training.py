@@ -118,7 +118,7 @@ def main() -> None:
         )
     rates = {side: figures["examples_per_second"] for side, figures in sides.items()}
     figures = {
-        "ratio": round(rates["shared"] / rates["stock"], 2),
+        "ratio": rates["shared"] / rates["stock"],
         "loss_difference": max(
             abs(a - b) for a, b in zip(sides["shared"]["losses"], sides["stock"]["losses"], strict=True)
         ),
