@@ -245,15 +245,15 @@ def _read_hub(name: str, data_files: str | None) -> Any:
     try:
         return load_dataset(name, revision=revision, data_files=data_files, split="train")
     except Exception as error:
-        why = _hub_fix(error).format(page=f"https://huggingface.co/datasets/{name}", revision=revision)
-        raise DataError(f"cannot load {name}: {why}. ({type(error).__name__}: {error})") from error
+        fix, cause = _fix_and_cause(error)
+        fix = fix.format(page=f"https://huggingface.co/datasets/{name}", revision=revision)
+        raise DataError(f"cannot load {name}: {fix}. ({type(cause).__name__}: {cause})") from error
 
 
-def _hub_fix(error: BaseException | None) -> str:
-    while error is not None:
-        told = f"{type(error).__mro__} {error}"
-        for sign, fix in _HUB_FIXES.items():
-            if re.search(sign, told):
-                return fix
-        error = error.__cause__ or error.__context__
-    return "the cause is none that `load` knows, read the error"
+def _fix_and_cause(error: BaseException) -> tuple[str, BaseException]:
+    told = f"{type(error).__mro__} {error}"
+    for sign, fix in _HUB_FIXES.items():
+        if re.search(sign, told):
+            return fix, error
+    cause = error.__cause__ or error.__context__
+    return ("the cause is none that `load` knows, read the error", error) if cause is None else _fix_and_cause(cause)

@@ -97,8 +97,9 @@ def reference_ceilings() -> pd.DataFrame:
     """Scores the best that can be reached on the reference's own rows, by its labels and its metric.
 
     Returns:
-        Index set ("single", "multi"): `perfect_guard`, weighted F1 of the exact codes as predictions; `perfect_learner`,
-        of the codes by the reference's training rules; `equal_labels`, share of rows whose label is the exact one.
+        Index set ("single", "multi"): `perfect_guard`, weighted F1 of the exact codes as predictions;
+        `perfect_learner`, that of the codes by the reference's training rules; `equal_labels`, share of rows whose
+        codes by its evaluation rules are the exact ones.
     """
     rows = {}
     for kind, table in reference_labels().groupby("set", sort=False):

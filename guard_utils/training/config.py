@@ -38,6 +38,10 @@ _CODE = ["guard_utils.prompt", "guard_utils.formatter:read_training_row"]
 _CODE += [f"guard_utils.training.{module}" for module in ("dataset", "shared_prefix", "recipe")]
 
 
+Fault = tuple[str, Any, str]
+"""A key's path (`optimizer.lr`), its value, and what is wrong and what to do."""
+
+
 class TrainingError(RuntimeError):
     """A training can't start or ended with an error; the message says why and what to do."""
 
@@ -81,7 +85,8 @@ def count_steps(config: Mapping[str, Any], dataset: Any, *, processes: int = 1) 
         found += f" batch_size={size} and gradient_accumulation_steps={accumulated} make {steps} steps"
         raise TrainingError(f"{found}, log_every_n_steps={logged} logs none; lower these, or give more rows")
     longest = sorted(range(len(dataset)), key=lambda i: len(dataset[i]["tokens"]))[-size:]
-    tokens = pkgutil.resolve_name(config["collate_fn"])([dataset[i] for i in longest])["tokens"].shape[1]
+    collate = pkgutil.resolve_name(config.get("collate_fn", "torchtune.data.padded_collate_sft"))  # torchtune's default
+    tokens = collate([dataset[i] for i in longest])["tokens"].shape[1]
     if tokens > (limit := config["model"].get("max_seq_len", tokens)):
         found = f"a batch of the {size} longest examples has {tokens} tokens, model.max_seq_len is {limit}"
         raise TrainingError(f"{found}; raise it, or lower batch_size")
@@ -98,23 +103,19 @@ def check_config(config: Mapping[str, Any], *, processes: int = 1) -> None:
     for at, block in {"": config, **blocks}.items():
         faults += _block_faults(at, block)
     if faults:
-        lines = [f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1)]
+        lines = [f"\n  {i}. {key} = {value!r:.80}: {says}" for i, (key, value, says) in enumerate(faults, 1)]
         raise TrainingError(f"the config has {len(lines)} fault{'s' * (len(lines) > 1)}:{''.join(lines)}")
 
 
-def _fault(key: str, value: Any, says: str) -> str:
-    return f"{key} = {value!r:.80}: {says}"
-
-
-def _unknown(at: str, given: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
+def _unknown(at: str, given: Mapping[str, Any], known: Collection[str]) -> Iterator[Fault]:
     for key in given:
         if key not in known:
             close = get_close_matches(str(key), sorted(known), n=1)
             fix = f"did you mean {close[0]!r}?" if close else "remove it, nothing reads it"
-            yield _fault(f"{at}{key}", given[key], f"unknown key; {fix}")
+            yield (f"{at}{key}", given[key], f"unknown key; {fix}")
 
 
-def _block_faults(at: str, block: Mapping[str, Any]) -> Iterator[str]:
+def _block_faults(at: str, block: Mapping[str, Any]) -> Iterator[Fault]:
     """Imports what a block names, compares a component's arguments with its signature, and looks for its files."""
     for key in ("recipe", "collate_fn", "_component_"):
         name = str(block.get(key, ""))
@@ -124,7 +125,7 @@ def _block_faults(at: str, block: Mapping[str, Any]) -> Iterator[str]:
             named = pkgutil.resolve_name(name.removesuffix(".py").replace("/", "."))
             parameters = inspect.signature(named).parameters if key == "_component_" else {}
         except Exception as error:  # importing runs others' code
-            yield _fault(f"{at}{key}", name, f"{error}; correct its spelling, or install what is missing")
+            yield (f"{at}{key}", name, f"{error}; correct its spelling, or install what is missing")
             continue
         if key == "_component_" and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             yield from _unknown(at, block, ["_component_", *parameters])
@@ -133,10 +134,10 @@ def _block_faults(at: str, block: Mapping[str, Any]) -> Iterator[str]:
         files += [("checkpoint_files", f"{block.get('checkpoint_dir')}/{name}") for name in block["checkpoint_files"]]
     for key, path in files:
         if not Path(path).exists():
-            yield _fault(f"{at}{key}", path, "no such file or folder; correct it, or run the notebook that makes it")
+            yield (f"{at}{key}", path, "no such file or folder; correct it, or run the notebook that makes it")
 
 
-def _value_faults(config: Mapping[str, Any], processes: int) -> Iterator[str]:
+def _value_faults(config: Mapping[str, Any], processes: int) -> Iterator[Fault]:
     """Values that can't be run here, alone or together, or whose result nothing could read."""
     import torch
 
@@ -144,7 +145,7 @@ def _value_faults(config: Mapping[str, Any], processes: int) -> Iterator[str]:
     lora, packed = "lora_rank" in model, "collate_shared_prefix" in str(get("collate_fn"))
     loss, logger = (str((get(key) or {}).get("_component_")) for key in ("loss", "metric_logger"))
     kind, _, index = str(get("device")).partition(":")
-    needed = max(processes, int(index or 0) + 1)
+    needed = max(processes, int(index) + 1 if index.isdecimal() else 1)
     try:
         found = needed if kind == "cpu" else torch.get_device_module(kind).device_count()
     except RuntimeError:  # unknown to torch
@@ -162,6 +163,7 @@ def _value_faults(config: Mapping[str, Any], processes: int) -> Iterator[str]:
         ("optimizer_in_bwd", get("optimizer_in_bwd") and (lora or clips), "no LoRA, clipping or accumulation with it"),
         ("enable_activation_offloading", offloads, "needs a GPU and enable_activation_checkpointing; give False"),
         ("lr_scheduler", lora and not get("lr_scheduler"), "torchtune's LoRA recipe needs one; copy guard-1b.yaml's"),
+        ("model.use_dora", get("recipe") and model.get("use_dora"), "its magnitudes would start at zero; give False"),
         ("tensor_parallel_dim", packed and get("tensor_parallel_dim", 1) != 1, "can't share a prefix; give 1"),
         ("model.attn_dropout", packed and model.get("attn_dropout"), "can't share a prefix; give 0.0"),
         ("loss._component_", packed and "Chunked" in loss, "can't share a prefix; give torch.nn.CrossEntropyLoss"),
@@ -170,4 +172,4 @@ def _value_faults(config: Mapping[str, Any], processes: int) -> Iterator[str]:
     for key, wrong, says in rules:
         block, _, name = key.rpartition(".")
         if wrong:
-            yield _fault(key, (get(block) or {} if block else config).get(name), says)
+            yield (key, (get(block, {}) if block else config).get(name), says)

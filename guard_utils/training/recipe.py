@@ -59,10 +59,8 @@ def fit_output(cfg_model: DictConfig, weights: dict[str, Tensor], checkpointer: 
 
     torchtune's Llama 3.2 ties them unless told otherwise, and then refuses a checkpoint with a projection, which
     Llama-Guard-3-1B has (torchtune issue 2237). A projection that equals the embedding and that the checkpoint's config
-    ties is a copy: it is taken out of `weights` and of what will be exported.
-
-    `weights` are what `checkpointer`, a `FullModelHFCheckpointer`, loaded, in torchtune's names. Returns `cfg_model`,
-    with `tie_word_embeddings` where its builder knows it.
+    ties is a copy: it is taken out of `weights`, which `checkpointer` loaded, and of what will be exported. Returns
+    `cfg_model`, with `tie_word_embeddings` where its builder knows it.
     """
     if "tie_word_embeddings" not in inspect.signature(pkgutil.resolve_name(cfg_model["_component_"])).parameters:
         return cfg_model
@@ -107,7 +105,7 @@ class SharedPrefix(Resumable):
         weights = kwargs.get("base_model_state_dict") or kwargs["model_state_dict"]
         checkpointer = getattr(self, "_checkpointer", None) or self._checkpoint_client._get_checkpointer()
         cfg_model = fit_output(cfg_model, weights, checkpointer)
-        if "lora_rank" in cfg_model and kwargs.get("lora_weights_state_dict") is None:
+        if "lora_rank" in cfg_model:
             kwargs["lora_weights_state_dict"] = initial_adapter(cfg_model, self.seed)
         model: nn.Module = super()._setup_model(cfg_model=cfg_model, **kwargs)
         if self._packs:
@@ -142,8 +140,8 @@ def shared_prefix_recipe(cfg: DictConfig) -> Any:
 
 def main(cfg: DictConfig) -> None:
     """Runs a training, as `tune run` does."""
-    config.log_config(recipe_name="SharedPrefixRecipe", cfg=cfg)
-    check_config(OmegaConf.to_container(cfg, resolve=True), processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # type: ignore[arg-type]
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_config(settings, processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if cfg.get("threads"):
         torch.set_num_threads(cfg.threads)
     Path(cfg.output_dir).mkdir(parents=True, exist_ok=True)

@@ -110,7 +110,7 @@ def test_all_bad_rows_are_in_one_error() -> None:
     rows = [spoil(row_200k("Hi <CITY|Graz>.", n)) for n, (spoil, _, _) in enumerate(BAD_ROWS)]
     with pytest.raises(DataError) as caught:
         to_examples(rows, PII_200K)
-    assert [f"row {n}," in str(caught.value) for n in range(1, 13)] == [True] * 6 + [False] + [True] * 5
+    assert all(f"rows, row {n}, field " in str(caught.value) for n in range(1, len(BAD_ROWS) + 1))
     with pytest.raises(DataError, match=r"(?s)row 20, .*\n\.\.\. and 5 more, 25 in all\nCorrect these rows"):
         to_examples([row_200k("", n) for n in range(25)], PII_200K)
 
@@ -215,7 +215,7 @@ def wrapped(cause: Exception) -> Exception:
         (OSError("Not enough disk space. Needed: 1 GB"), "disk is full"),
         (wrapped(ModuleNotFoundError("No module named 'zstandard'")), "package is missing: .*'zstandard'"),
         (FileNotFoundError("Unable to find 'hf://x/y*'"), "choose data_files=... from https://.*/tree/main"),
-        (wrapped(ValueError("odd")), "none that `load` knows, read the error"),
+        (wrapped(ValueError("odd")), r"none that `load` knows, read the error. \(ValueError: odd\)"),
     ],
 )
 def test_hub_faults_have_their_own_cause(monkeypatch: pytest.MonkeyPatch, error: Exception, fix: str) -> None:

@@ -130,7 +130,8 @@ def test_what_adapters_do_not_go_with_is_a_fault(smoke: Any, lora: dict[str, Any
     smoke.update(lr_scheduler=None, optimizer_in_bwd=True, clip_grad_norm=None)
     assert faults(smoke) == {}
     smoke.model.update(lora)
-    assert set(faults(smoke)) == {"lr_scheduler", "optimizer_in_bwd"}
+    smoke.model.use_dora = True
+    assert set(faults(smoke)) == {"lr_scheduler", "optimizer_in_bwd", "model.use_dora"}
 
 
 def test_conda_environment_installs_what_pyproject_pins() -> None:
