@@ -18,7 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from guard_utils.data.labels import LabelMap, UnknownLabelError
-from guard_utils.data.rows import SCHEMA_65K, Fault, Schema, checked_rows, refuse
+from guard_utils.data.rows import SCHEMA_65K, Schema, checked_rows, refuse
 from guard_utils.policy import Verdict, require_list
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def to_examples(rows: Any, label_map: LabelMap, *, place: str = "rows") -> list[
     return examples
 
 
-def check_trainable(examples: Iterable[Example], prompt: GuardPrompt, *, place: str = "examples") -> None:
+def check_trainable(examples: Iterable[Example], prompt: GuardPrompt) -> None:
     """Checks that a prompt accepts every text; the longest it takes depends on its tokenizer.
 
     Raises:
@@ -136,8 +136,8 @@ def check_trainable(examples: Iterable[Example], prompt: GuardPrompt, *, place: 
         try:
             prompt.segments(example.text)
         except ValueError as error:
-            faults.append(Fault(row, "text", f"{error} (id {example.id!r})"))
-    refuse(faults, place)
+            faults.append((row, "text", f"{error} (id {example.id!r})"))
+    refuse(faults, "examples")
 
 
 def _spans(row: Mapping[str, Any], schema: Schema) -> list[tuple[int, int, str]]:

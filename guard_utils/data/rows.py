@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from guard_utils.policy import require_list
 
@@ -52,12 +52,8 @@ class DataError(ValueError):
     """Rows that cannot be used; the message names file, row (counted from 1), field and the fix."""
 
 
-class Fault(NamedTuple):
-    """What is wrong in a field of a row (counted from 1), and the fix."""
-
-    row: int
-    field: str
-    what: str
+Fault = tuple[int, str, str]
+"""A row (counted from 1), its field, and what is wrong there with the fix."""
 
 
 def refuse(faults: Iterable[Fault], place: str) -> None:
@@ -162,21 +158,21 @@ def _faults(numbered: Mapping[int, Mapping[str, Any]], schema: Schema) -> Iterat
     first: dict[str, int] = {}
     for number, row in numbered.items():
         asked = {name: value for name, value in row.items() if name in schema.required or value is not None}
-        faults = [Fault(number, name, what) for name in asked if (what := _wrong(row[name], FIELDS[name]))]
+        faults = [(number, name, what) for name in asked if (what := _wrong(row[name], FIELDS[name]))]
         yield from faults
         if faults:
             continue
         text = row[schema.text]
         if not text.strip():
-            yield Fault(number, schema.text, "blank; give it text")
+            yield (number, schema.text, "blank; give it text")
         if len(text) > MAX_CHARACTERS:
             what = f"{len(text):,} characters, more than {MAX_CHARACTERS:,}; shorten or split it"
-            yield Fault(number, schema.text, what)
+            yield (number, schema.text, what)
         if first.setdefault(row["id"], number) != number:
-            yield Fault(number, "id", f"{row['id']!r} is the id of row {first[row['id']]} too; give each row its own")
+            yield (number, "id", f"{row['id']!r} is the id of row {first[row['id']]} too; give each row its own")
         tags = row[schema.labels] if schema is SCHEMA_65K else []
         if wrong := [tag for tag in tags if not re.fullmatch("O|[BI]-.+", tag)]:
-            yield Fault(number, schema.labels, f"token tag {wrong[0]!r} is none of 'O', 'B-LABEL' and 'I-LABEL'")
+            yield (number, schema.labels, f"token tag {wrong[0]!r} is none of 'O', 'B-LABEL' and 'I-LABEL'")
 
 
 def _wrong(value: Any, kind: Any) -> str:

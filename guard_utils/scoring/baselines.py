@@ -42,13 +42,13 @@ def tfidf(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_union
 
-    gold = _gold(train_examples, policy)
+    gold, texts = _gold(train_examples, policy), _texts(examples)
     features = make_union(
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2, sublinear_tf=True),
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
     )
     known = features.fit_transform(_texts(train_examples))
-    asked = features.transform(_texts(examples))
+    asked = features.transform(texts)
     marginals = np.tile(gold.mean(axis=0), (len(examples), 1))
     for column in np.flatnonzero(gold.any(axis=0) & ~gold.all(axis=0)):
         model = LogisticRegression(C=20.0, max_iter=1000, solver="liblinear", random_state=seed)

@@ -85,8 +85,7 @@ def write_predictions(run: Run, name: str, examples: Sequence[Example], table: p
 def read_predictions(run: Run, system: str, part: str, examples: Sequence[Example]) -> pd.DataFrame:
     """Reads what a system (`regex`, `tuned`, ...) answered to a part (`test`, ...), from this run or the repository.
 
-    Raises:
-        FileNotFoundError: There is no table of these very examples; names the notebook to run.
+    Where there is no table of these very examples, FileNotFoundError names the notebook to run.
     """
     try:
         return cached_predictions(run, f"{system}-{part}", examples, {}, None)

@@ -1,10 +1,9 @@
-"""Exact probabilities of the verdicts that matter, from few forward passes per batch.
+"""Exact probabilities of the verdicts that matter, in few forward passes.
 
-The policy's prefix is run once per scorer. On top of it a batch of prompts is run, each followed by the nodes of the
-verdict trie that every answer needs; then, level by level, only nodes that the model may reach. A node sees its prompt
-and its ancestors, at the position it has in its own answer, and is normalised over the whole vocabulary. So the
-log-probabilities along a path sum to the joint log-probability of a verdict, end token included. Does not: generate
-text or parse it, or read and write tables.
+The policy's prefix is run once. On top of it a batch of prompts is run, each with the nodes of the verdict trie that
+every answer needs; then, level by level, the nodes that the model may reach. A node sees its prompt and its ancestors,
+and is normalised over the whole vocabulary: the log-probabilities along a path sum to the joint log-probability of a
+verdict, end token included. Does not: generate text or parse it, or read and write tables.
 """
 
 from __future__ import annotations
@@ -105,22 +104,20 @@ class GuardScorer:
             ids = torch.tensor([prompt.prefix_ids], device=model.device)
             self._prefix = model.get_decoder()(ids, use_cache=True).past_key_values
         self._first = [-1, *(node for child in self.trie.children[-1] for node in self.trie.chain(child))]
-        self._visible = np.pad(self.trie.visible(), (0, 1))  # the last row and column are the prompt's, node -1
-        self._depths = self._visible.sum(axis=1)
+        visible = self.trie.visible()
+        self._depths = visible.sum(axis=1).tolist()
+        # The last row and column are those of a prompt's tokens, which are no nodes.
+        self._visible = torch.from_numpy(np.pad(visible, (0, 1))).to(model.device)
         self._verdict = {node: verdict for verdict, node in enumerate(self.trie.ends)}
         # Of the logits, only those of the trie's few tokens are kept. The end token's place among them comes last.
         self._used, self._place = np.unique([*self.trie.tokens, self.trie.end_id], return_inverse=True)
 
     def score(self, texts: Sequence[str | Sequence[Turn]], *, progress: bool = True) -> Scores:
-        """Scores texts; the rows of the scores are in their order.
-
-        Args:
-            texts: Messages or conversations; see `GuardPrompt.segments`.
-            progress: Whether to show a bar with a rate.
+        """Scores messages or conversations; the rows of the scores are in their order.
 
         Raises:
             TypeError: One text instead of a list.
-            ValueError: Some texts can't be scored; lists them by place, before any is scored.
+            ValueError: `GuardPrompt.segments` refuses some texts; lists them by place, before any is scored.
         """
         require_list(texts, "texts")
         segments, faults = [], []
@@ -182,21 +179,22 @@ class GuardScorer:
         All texts share one sequence: `packed` has text (-1 is the prefix), node and position of each token of `cache`,
         and is continued here.
         """
-        start, ids, last = len(self.prompt.prefix_ids), list[int](), list[int]()
+        device, start, ids, last = self.model.device, len(self.prompt.prefix_ids), list[int](), list[int]()
         for text, node in chosen:
             tokens = prompts[text] if node < 0 else [self.trie.tokens[node]]
             first = start if node < 0 else start + len(prompts[text]) - 1 + self._depths[node]
             packed += [(text, node, first + i) for i in range(len(tokens))]
             ids += tokens
             last.append(len(ids) - 1)
-        texts, nodes, positions = np.array(packed).T
-        text, node, position = np.array(packed[-len(ids) :]).T[:, :, None]
-        earlier = np.where(nodes < 0, positions <= position, self._visible[node, nodes])
-        visible = earlier & ((texts < 0) | (texts == text))
+        keys = torch.tensor(packed, device=device)
+        (texts, nodes, positions), (text, node, position) = keys.T, keys[-len(ids) :].T[:, :, None]
+        visible = torch.where(nodes < 0, positions <= position, self._visible[node, nodes])
+        visible &= (texts < 0) | (texts == text)
+        bias = torch.zeros(visible.shape, dtype=self.model.dtype, device=device).masked_fill(~visible, -torch.inf)
         output = self.model.get_decoder()(
-            torch.tensor([ids], device=self.model.device),
-            position_ids=torch.tensor(position.T, device=self.model.device),
-            attention_mask=torch.tensor(visible[None, None], device=self.model.device),
+            torch.tensor([ids], device=device),
+            position_ids=position.T,
+            attention_mask=bias[None, None],
             past_key_values=cache,
         )
         head, parts = self.model.get_output_embeddings(), []
@@ -216,16 +214,7 @@ def predict(scorer: GuardScorer, examples: Sequence[Example], *, progress: bool 
 
 
 def load_model(folder: Path | str, *, dtype: str, device: str = "cpu") -> tuple[Any, Any]:
-    """Loads a model in evaluation mode, and its tokenizer.
-
-    Args:
-        folder: A checkpoint that `transformers` reads, or the name of a repository of the hub.
-        dtype: `fp32` or `bf16`.
-        device: `cpu`, `cuda`, ...
-
-    Raises:
-        ValueError: Another dtype.
-    """
+    """Loads a model in evaluation mode and its tokenizer, from a folder or the hub. `dtype` is `fp32` or `bf16`."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}; a guard is scored in one of them")
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype])

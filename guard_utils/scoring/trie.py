@@ -70,7 +70,7 @@ class VerdictTrie:
     def chain(self, node: int) -> list[int]:
         """A node and its descendants, for as long as there is but one and no verdict ends."""
         found = [node]
-        while len(self.children[node]) == 1 and (globals().get("CHAIN_ENDS") or node not in self.ends):
+        while len(self.children[node]) == 1 and node not in self.ends:
             found.append(node := self.children[node][0])
         return found
 

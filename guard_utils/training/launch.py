@@ -35,8 +35,8 @@ _HINTS = {
     "out of memory": "halve batch_size in the config, or use a smaller profile",
     "Killed": "the system was short of memory; close other programs or halve batch_size in the config",
     "loading state_dict": "the config's model has another shape than the weights in model_dir; compare both",
-    # The second is what torch.save says.
-    "No space left|unexpected pos": "the disk is full; make room and call again, it goes on from its last saved state",
+    # The last two are what torch.save says.
+    "No space left|unexpected pos|iostream error": "the disk is full; make room and call again, which resumes it",
 }
 
 

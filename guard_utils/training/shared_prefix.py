@@ -105,15 +105,6 @@ def _fill_windows(lengths: Sequence[int]) -> list[list[int]]:
     return found
 
 
-def window(visible: Tensor, *, prefix: int | None = None, prefix_length: int = 0) -> Window:
-    """Makes a window from `visible` [length, length], bool: whether the row's token sees the column's.
-
-    All of its tokens see the `prefix_length` tokens of the window with index `prefix`.
-    """
-    bias = torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
-    return Window(len(visible), prefix, pad(bias, (prefix_length, 0)))
-
-
 def windows(layout: Layout) -> list[Window]:
     """Divides a packed sequence: each prefix, then its conversations in full windows."""
     lengths, device = layout["lengths"].tolist(), layout["lengths"].device
@@ -126,8 +117,12 @@ def windows(layout: Layout) -> list[Window]:
                 parts.append([])
         for together in filter(None, parts):
             part = torch.repeat_interleave(torch.tensor(together, device=device))
-            seen = {"prefix": prefix, "prefix_length": lengths[0]} if len(found) > prefix else {}
-            found.append(window((part[:, None] == part).tril(), **seen))
+            hidden = ~(part[:, None] == part).tril()
+            bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, float("-inf"))
+            if len(found) == prefix:
+                found.append(Window(len(part), None, bias))
+            else:
+                found.append(Window(len(part), prefix, pad(bias, (lengths[0], 0))))
         lengths = lengths[1 + count :]
     return found
 
@@ -142,14 +137,11 @@ def shared_prefix_attention(
     if dropout_p:
         raise ValueError(f"attn_dropout={dropout_p} is not supported with a shared prefix; set model.attn_dropout: 0.0")
     # Backward recomputes the attention weights; kept, they would be a third of all activations.
-    return cast(Tensor, checkpoint(attend, query[0], key[0], value[0], mask, use_reentrant=False)).unsqueeze(0)
+    return cast(Tensor, checkpoint(_attend, query[0], key[0], value[0], mask, use_reentrant=False)).unsqueeze(0)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Window]) -> Tensor:
-    """Softmax attention, window by window; `parts` are the windows of the packed sequence, in order.
-
-    `query`, `key`, `value` and result are [heads, packed, dim].
-    """
+def _attend(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Window]) -> Tensor:
+    """Softmax attention, window by window; tensors and result are [heads, packed, dim]."""
     # The backward of one split is one concatenation; each slice would write a gradient of full length.
     lengths = [window.length for window in parts]
     q, k, v = (whole.split(lengths, dim=1) for whole in (query * query.shape[-1] ** -0.5, key, value))

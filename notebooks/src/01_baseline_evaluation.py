@@ -111,7 +111,7 @@ from guard_utils.prompt import GuardPrompt
 from guard_utils.scoring import GuardScorer, load_model
 
 model, tokenizer = load_model(run.model_folder(), dtype=run.dtype, device=run.device)
-hazards = GuardScorer(model, GuardPrompt(LLAMA_GUARD_3, tokenizer), max_violations=2)
+hazards = GuardScorer(model, GuardPrompt(LLAMA_GUARD_3, tokenizer), max_violations=2, epsilon=0)
 print(f"{run.profile.model}: {model.num_parameters() / 1e6:,.0f} million parameters")
 print(f"{len(LLAMA_GUARD_3)} hazards, {len(hazards.trie.verdicts)} verdicts of at most two codes")
 
@@ -151,7 +151,7 @@ hazard_table.map(lambda cell: cell if isinstance(cell, str) else f"{cell:.3g}")
 # from above instead of the fourteen hazards.
 
 # %%
-five = GuardScorer(model, GuardPrompt(run.policy, tokenizer))
+five = GuardScorer(model, GuardPrompt(run.policy, tokenizer), epsilon=0)  # 0: however improbable
 scores = five.score(prompts, progress=False)
 names = [category.name for category in run.policy.categories]
 marginals = pd.DataFrame(scores.marginals, columns=names, index=hazard_table.index)
@@ -555,7 +555,7 @@ with attempt(shares):
     assert not np.allclose(shares["forwards"], shares["backwards"], rtol=1e-3), "did you turn the policy round?"
 
 # %% tags=["solution"]
-turned = GuardScorer(model, GuardPrompt(run.policy.select(reversed(run.policy.codes)), tokenizer))
+turned = GuardScorer(model, GuardPrompt(run.policy.select(reversed(run.policy.codes)), tokenizer), epsilon=0)
 shares = pd.DataFrame({
     "forwards": pd.Series(five.score(texts, progress=False).marginals.sum(axis=0), index=names),
     "backwards": pd.Series(turned.score(texts, progress=False).marginals.sum(axis=0), index=names[::-1]),

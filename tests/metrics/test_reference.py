@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from guard_utils.metrics.reference import align, answer_of, confusion_matrix_with_M, parse_answer, rescore, weighted_f1
+from guard_utils.metrics.reference import (
+    align,
+    answer_of,
+    confusion_matrix_with_M,
+    parse_answer,
+    reference_ceilings,
+    rescore,
+    weighted_f1,
+)
 
 CODES = ("S1", "S2", "S3", "S4", "S5")
 
@@ -141,3 +149,17 @@ def test_rescore_a_table():
     assert found.weighted_f1 == pytest.approx((2 / 3 + 1) / 5)
     assert found.confusion.to_numpy().sum() == 5 and found.confusion.loc["S4", "S4_M"] == 1
     assert rescore(df.assign(gold=[["S1"], [], ["S1", "S5"]])).weighted_f1 == 1
+
+
+def test_ceilings_of_the_references_own_rows():
+    found = reference_ceilings()
+    assert found.loc["single"].round(4).to_dict() == {
+        "perfect_guard": 0.7803,
+        "perfect_learner": 0.9565,
+        "equal_labels": 0.7658,
+    }
+    assert found.loc["multi"].round(4).to_dict() == {
+        "perfect_guard": 0.8518,
+        "perfect_learner": 0.8557,
+        "equal_labels": 0.5285,
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from guard_utils.data.examples import Example, to_examples
 from guard_utils.data.labels import PII_200K
 from guard_utils.data.predictions import check_predictions
 from guard_utils.metrics.scores import summary
-from guard_utils.policy import LLAMA_GUARD_3, PII
+from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy
 from guard_utils.scoring.baselines import DETECTORS, majority, regular_expressions, tfidf
 from tools.corpus.compose import generate
 
@@ -35,10 +37,26 @@ def test_majority_answers_the_most_frequent_verdict_with_the_shares_of_training(
         assert majority(rows, train[:1], PII)["predicted"].tolist() == [["S1"]], "in any order"
 
 
+@pytest.mark.parametrize("baseline", [majority, tfidf, lambda _, asked, policy: regular_expressions(asked, policy)])
+def test_examples_are_a_list_and_at_least_one(baseline):
+    one = [example(0, "a")]
+    for train, asked in [("text", one), (one, "text")][baseline not in (majority, tfidf) :]:
+        with pytest.raises(TypeError, match="examples is one text, 'text'; pass a list"):
+            baseline(train, asked, PII)
+    for train, asked in [([], one), (one, [])][baseline not in (majority, tfidf) :]:
+        with pytest.raises(ValueError, match="no example; pass at least one"):
+            baseline(train, asked, PII)
+
+
 @pytest.mark.parametrize("baseline", [majority, tfidf])
-def test_who_learns_needs_training_examples(baseline):
-    with pytest.raises(ValueError, match="training split"):
-        baseline([], [example(0, "a")], PII)
+def test_policies_of_one_to_thirty_categories(baseline):
+    for n in (1, 2, 30):
+        policy = Taxonomy("own", tuple(Category(f"Kind {number}") for number in range(n)))
+        train = [example(i, f"kind {i % n} of thing", f"S{i % n + 1}") for i in range(4 * n)]
+        table = baseline(train, [example(99, "kind 0 of thing")], policy)
+        assert table["predicted"].tolist() == [["S1"]] and f"p_S{n}" in table
+    with pytest.raises(ValueError, match=r"'S2' on row 1 .*has only S1"):
+        baseline([example(0, "a"), example(1, "b", "S2")], train, PII.select(["S1"]))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +120,7 @@ def test_tfidf_knows_only_the_share_of_a_category_that_none_or_all_have():
     table = tfidf(train, asked, PII)
     assert table["predicted"].tolist() == [["S1", "S5"], ["S5"]] and table["p_S5"].tolist() == [1, 1]
     assert (table[["p_S2", "p_S3", "p_S4"]] == 0).all(axis=None)
-    alone = tfidf(train, asked, PII.select(["S5"]))
+    alone = tfidf([replace(row, codes=row.codes[:-1]) for row in train], asked, PII.select(["S5"]))
     assert alone["p_S1"].equals(table["p_S1"]), "a policy of one category"
 
 

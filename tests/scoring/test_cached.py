@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from guard_utils.data.examples import Example, Span
+from guard_utils.data.examples import Example, Span, to_examples
+from guard_utils.data.labels import PII_200K
 from guard_utils.data.predictions import predictions_table
 from guard_utils.policy import PII
 from guard_utils.profiles import PROFILES, Run
@@ -54,7 +55,7 @@ def test_what_was_made_is_read_again_to_the_last_bit(run):
     assert first.attrs == again.attrs and FACTS.items() <= again.attrs.items()
     shelve(run, "x")
     assert cached_predictions(run, "x", examples(), FACTS, None).attrs["origin"] == "read from the repository"
-    with pytest.raises(FileNotFoundError, match=r"no x\.parquet with rows, model, seed as asked in this run$"):
+    with pytest.raises(FileNotFoundError, match=r"no x\.parquet with rows, policy, model, seed as asked in this run$"):
         cached_predictions(run, "x", examples(), FACTS, None, shipped=False)
 
 
@@ -65,7 +66,7 @@ def test_a_file_holds_answers_and_plain_facts(run):
     file = run.folder / "predictions" / "x.parquet"
     stored = pd.read_parquet(file)
     assert list(stored) == ["id", "predicted", "p_S1", "p_S2", "p_S3", "p_S4", "p_S5", "p_unsafe", "outside"]
-    assert stored.attrs == {} and json.loads(file.with_suffix(".json").read_text()).keys() == {"rows", *FACTS}
+    assert stored.attrs == {} and json.loads(file.with_suffix(".json").read_text()).keys() == {"rows", "policy", *FACTS}
     with pytest.raises(ValueError, match="x: the 3 rows are not the 2 examples"):
         write_predictions(run, "x", examples(2), table, FACTS)
 
@@ -108,27 +109,65 @@ def test_the_own_table_comes_first_and_others_name_the_notebook(run):
         read_predictions(run, "tuned", "test", examples())
 
 
-def test_the_checkpoint_scores_what_it_has_not_answered_before(run, smoke_folder):
-    def origins(run, **parts):
-        return [table.attrs["origin"] for table in tuned_predictions(run, parts).values()]
-
+def trained(run, smoke_folder, fingerprint="one"):
     folder = run.folder / "training"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text("epochs: 1\n")
-    (folder / "finished.json").write_text('{"fingerprint": "one"}')
-    (folder / "epoch_0").symlink_to(smoke_folder)
+    (folder / "finished.json").write_text(json.dumps({"fingerprint": fingerprint}))
+    if not (folder / "epoch_0").exists():
+        (folder / "epoch_0").symlink_to(smoke_folder)
+
+
+def origins(run, *, settings=None, **parts):
+    return [table.attrs["origin"] for table in tuned_predictions(run, parts, **settings or {}).values()]
+
+
+def test_the_checkpoint_scores_what_it_has_not_answered_before(run, smoke_folder):
+    trained(run, smoke_folder)
     table = tuned_predictions(run, {"test": examples()})["test"]
     assert table["id"].tolist() == ["e0", "e1", "e2"] and table.attrs["checkpoint"] == "one"
-    assert table["p_S1"].nunique() == 1 and 0 < table["p_S1"][0] < 1
+    assert table["p_unsafe"].nunique() == 1 and 0 < table["outside"][0] < 1
     assert origins(run, validation=examples(2), test=examples()) == ["made now", "read from this run"]
-    faster = replace(run)
-    vars(faster)["dtype"] = "bf16"
-    assert origins(faster, test=examples()) == ["made now"]
-    assert origins(replace(run, policy=PII.select(["S2", "S1"])), test=examples()) == ["made now"]
     shelve(run, "tuned-test")
     assert origins(run, test=examples()) == ["made now"], "another machine's checkpoint is not this one"
-    (folder / "finished.json").write_text('{"fingerprint": "two"}')
+
+
+def test_what_decides_the_answers_makes_them_anew_and_nothing_else(run, smoke_folder, tmp_path, monkeypatch):
+    trained(run, smoke_folder)
     assert origins(run, test=examples()) == ["made now"]
+    first, *rest = run.policy.categories
+    faster = replace(run)
+    vars(faster)["dtype"] = "bf16"
+    for changed, settings in [
+        (faster, {}),
+        (replace(run, policy=PII.select(["S2", "S1"])), {}),
+        (replace(run, policy=replace(PII, categories=(replace(first, description="Any name."), *rest))), {}),
+        (run, {"epsilon": 0.0}),
+        (run, {"max_violations": 2}),
+    ]:
+        for expected in ("made now", "read from this run"):
+            assert origins(changed, test=examples(), settings=settings) == [expected]
+    for rows in (examples(2), examples(3, "call Eve"), [replace(examples()[0], id="e9"), *examples()[1:]], examples()):
+        assert origins(run, test=rows) == ["made now"]
+    trained(run, smoke_folder, "two")
+    assert origins(run, test=examples()) == ["made now"]
+    moved = tmp_path / "moved"
+    run.folder.rename(moved)
+    elsewhere = replace(run, folder=moved, policy=replace(PII, name="mine"))
+    assert origins(elsewhere, test=examples()) == ["read from this run"], "neither a path nor a name decides"
+    monkeypatch.setattr(cached, "code_fingerprint", lambda _: "other code")
+    assert origins(elsewhere, test=examples()) == ["made now"]
+
+
+def test_a_changed_label_map_gives_new_gold_without_scoring(run, smoke_folder):
+    mask = [{"value": "Ohio", "start": 8, "end": 12, "label": "STATE"}]
+    row = {"id": "1", "language": "en", "source_text": "Back in Ohio.", "target_text": "Back in [STATE].", "privacy_mask": mask}
+    rules = [replace(rule, code="S4") if rule.label == "STATE" else rule for rule in PII_200K.rules]
+    before, after = (to_examples([row], labels) for labels in (PII_200K, replace(PII_200K, rules=tuple(rules))))
+    trained(run, smoke_folder)
+    first, again = (tuned_predictions(run, {"test": rows})["test"] for rows in (before, after))
+    assert (first["gold"][0], again["gold"][0]) == ([], ["S4"])
+    assert (first.attrs["origin"], again.attrs["origin"]) == ("made now", "read from this run")
 
 
 def test_without_a_checkpoint_the_tables_of_the_same_rows_serve(run):
@@ -137,5 +176,6 @@ def test_without_a_checkpoint_the_tables_of_the_same_rows_serve(run):
         table = tuned_predictions(run, {"test": examples()})["test"]
         assert table.attrs["origin"] == f"read from {origin}" and table.attrs["checkpoint"] == "one"
         shelve(run, "tuned-test")
-    with pytest.raises(FileNotFoundError, match="run notebooks 03 and 04"):
-        tuned_predictions(run, {"test": examples(4)})
+    for other, rows in [(run, examples(4)), (replace(run, policy=PII.select(PII.codes[::-1])), examples())]:
+        with pytest.raises(FileNotFoundError, match="run notebooks 03 and 04"):
+            tuned_predictions(other, {"test": rows})

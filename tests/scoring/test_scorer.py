@@ -54,9 +54,9 @@ def scores(model, prompt):
 def guard(smoke_folder, prompt):
     """A model that has learnt the grammar, and with it to leave some codes out."""
     model, _ = load_model(smoke_folder, dtype="fp32")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, betas=(0.9, 0.95))
     answers = [[], ["S1"], ["S1", "S2"], ["S1", "S4"], ["S3"], ["S2", "S3", "S5"], [], ["S1", "S2", "S3", "S4", "S5"]]
-    for codes in answers * 6:
+    for codes in answers * 12:
         ids, n = prompt.training_ids(TEXTS[len(codes) % 4], Verdict.of(codes))
         logits = model(torch.tensor([ids]), use_cache=False, logits_to_keep=n + 1).logits[0, :-1]
         torch.nn.functional.cross_entropy(logits, torch.tensor(ids[-n:])).backward()
@@ -104,9 +104,9 @@ def test_a_conversation_of_turns_is_scored_exactly(model, smol_tokenizer):
 
 def test_only_what_the_model_may_answer_is_expanded(guard, prompt):
     full = GuardScorer(guard, prompt, epsilon=0).score(TEXTS, progress=False)
-    assert (full.unexpanded == 0).all() and full.outside.max() < 0.5, "it knows the grammar"
+    assert (full.unexpanded == 0).all() and full.unsafe.min() > 1e-3, "it knows something of the grammar"
     assert_exact(full, 0, guard, prompt, TEXTS[0], full.verdicts)
-    for epsilon in (1e-6, 1e-3, 0.1):
+    for epsilon in (1e-6, 1e-4, 1e-2):
         found = GuardScorer(guard, prompt, epsilon=epsilon).score(TEXTS, progress=False)
         left_out = np.isneginf(found.log_probs)
         assert 0 < left_out.sum() < left_out.size

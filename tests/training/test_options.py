@@ -15,7 +15,7 @@ from guard_utils.profiles import Run
 from guard_utils.prompt import GuardPrompt
 from guard_utils.scoring.scorer import GuardScorer, load_model
 from guard_utils.training import recipe
-from guard_utils.training.launch import read_log
+from guard_utils.training.launch import _tidy, read_log
 
 Settings = Callable[..., Any]
 STOCK = "torchtune.data.padded_collate_sft"
@@ -59,7 +59,9 @@ def test_options_train_and_leave_a_model_to_score(
         found = losses(settings, tmp_path / name, **options, **model)
         assert len(found) == 2 * options.get("epochs", 1) and all(map(math.isfinite, found)), name
         assert found[:2] == pytest.approx(plain, rel=1e-5 if name in SAME and name != "second epoch" else 0.1), name
-        tuned, tokenizer = load_model(tmp_path / name / f"epoch_{options.get('epochs', 1) - 1}", dtype="fp32")
+        checkpoint = tmp_path / name / f"epoch_{options.get('epochs', 1) - 1}"
+        _tidy(checkpoint, str(run.model_folder()))
+        tuned, tokenizer = load_model(checkpoint, dtype="fp32")
         assert GuardScorer(tuned, GuardPrompt(run.policy, tokenizer)).score(["Hi Ann"], progress=False).log_probs.size
 
 

@@ -1,15 +1,18 @@
-"""Prompts a second: the reference's loop (one prompt, greedy `generate`) against exact scoring of every verdict.
+"""Prompts per second: the reference's loop (one prompt, greedy `generate`) against exact scoring of verdicts.
 
-    python -m tools.benchmarks.scoring --profile laptop --part independent
+    python -m tools.benchmarks.scoring --profile laptop --tokens 500
 
-Same model, same prompts, same machine, one run; the answers are compared. Run notebook 03 first. The ratio depends on
-the length of the texts: `--part test` takes the longer ones of the embedded corpus.
+Same model, same prompts, same machine, one run; the answers are compared, also with those of the whole trie. Run
+notebook 03 first. The ratio depends on the length of the texts: those of the independent set have 27 tokens on average;
+`--tokens` joins them until each has as many.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +46,23 @@ def reference_loop(model: Any, tokenizer: Any, prompt: GuardPrompt, texts: list[
     return answers
 
 
+def long_texts(prompt: GuardPrompt, texts: Iterator[str], rows: int, tokens: int) -> list[str]:
+    """Takes `rows` texts, each joined of neighbours until it has `tokens` tokens."""
+    found = []
+    for text in texts:
+        while len(prompt.segments(text).conversation_ids) < tokens:
+            text += " " + next(texts)
+        found.append(text)
+        if len(found) == rows:
+            break
+    return found
+
+
 def main() -> None:
     """Times both ways and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="laptop")
-    parser.add_argument("--part", choices=["independent", "test"], default="independent", help="texts to score")
+    parser.add_argument("--tokens", type=int, default=0, help="join texts until each has so many tokens")
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--dtype", choices=["fp32", "bf16"], help="default: the profile's")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
@@ -56,27 +71,33 @@ def main() -> None:
     dtype = arguments.dtype or run.dtype
     model, tokenizer = load_model(checkpoint(run), dtype=dtype, device=run.device)
     prompt = GuardPrompt(run.policy, tokenizer)
-    texts = [example.text for example in getattr(load_splits(run), arguments.part)[: arguments.rows]]
-    GuardScorer(model, prompt).score(texts[:4], progress=False)  # warms both up
-    reference_loop(model, tokenizer, prompt, texts[:1])
-
-    start = time.perf_counter()
-    scores = GuardScorer(model, prompt).score(texts)
-    ours = len(texts) / (time.perf_counter() - start)
+    texts = long_texts(
+        prompt, (example.text for example in load_splits(run).independent), arguments.rows, arguments.tokens
+    )
+    scorers = {"ours": GuardScorer(model, prompt), "whole_trie": GuardScorer(model, prompt, epsilon=0)}
+    reference_loop(model, tokenizer, prompt, texts[:1])  # warms all up
+    speed, scores = {}, {}
+    for name, scorer in scorers.items():
+        scorer.score(texts[:4], progress=False)
+        start = time.perf_counter()
+        scores[name] = scorer.score(texts)
+        speed[name] = len(texts) / (time.perf_counter() - start)
     start = time.perf_counter()
     answers = reference_loop(model, tokenizer, prompt, texts)
     reference = len(texts) / (time.perf_counter() - start)
 
-    parsed = [(a, b) for a, b in zip(answers, scores.best, strict=True) if isinstance(a, Verdict)]
+    parsed = [(a, b) for a, b in zip(answers, scores["ours"].best, strict=True) if isinstance(a, Verdict)]
     figures = {
-        "part": arguments.part,
         "rows": len(texts),
         "tokens_of_a_text": round(sum(len(prompt.segments(text).conversation_ids) for text in texts) / len(texts), 1),
         "reference_prompts_per_second": reference,
-        "ours_prompts_per_second": ours,
-        "ratio": ours / reference,
+        "ours_prompts_per_second": speed["ours"],
+        "whole_trie_prompts_per_second": speed["whole_trie"],
+        "ratio": speed["ours"] / reference,
         "reference_parse_failures": len(texts) - len(parsed),
         "equal_verdicts": sum(a == b for a, b in parsed),
+        "equal_verdicts_of_whole_trie": sum(map(eq, scores["ours"].best, scores["whole_trie"].best)),
+        "marginals_differ_at_most": float(abs(scores["ours"].marginals - scores["whole_trie"].marginals).max()),
         "dtype": dtype,
         "device": run.device,
         "threads": torch.get_num_threads(),
