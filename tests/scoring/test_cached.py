@@ -161,7 +161,8 @@ def test_what_decides_the_answers_makes_them_anew_and_nothing_else(run, smoke_fo
 
 def test_a_changed_label_map_gives_new_gold_without_scoring(run, smoke_folder):
     mask = [{"value": "Ohio", "start": 8, "end": 12, "label": "STATE"}]
-    row = {"id": "1", "language": "en", "source_text": "Back in Ohio.", "target_text": "Back in [STATE].", "privacy_mask": mask}
+    texts = {"source_text": "Back in Ohio.", "target_text": "Back in [STATE]."}
+    row = {"id": "1", "language": "en", "privacy_mask": mask} | texts
     rules = [replace(rule, code="S4") if rule.label == "STATE" else rule for rule in PII_200K.rules]
     before, after = (to_examples([row], labels) for labels in (PII_200K, replace(PII_200K, rules=tuple(rules))))
     trained(run, smoke_folder)

@@ -38,13 +38,13 @@ OTHER: dict[str, dict[str, Any]] = {
 
 def losses(settings: Settings, folder: Path, **options: Any) -> list[float]:
     """Two steps an epoch, the first with the whole rate."""
-    config = settings(folder, max_steps_per_epoch=2, lr_scheduler={"num_warmup_steps": 0}, **options)
+    config = settings(folder, batch_size=4, max_steps_per_epoch=2, lr_scheduler={"num_warmup_steps": 0}, **options)
     recipe.check_config(config)
     made = recipe.shared_prefix_recipe(config)
     made.setup(cfg=config)
     made.train()
     made.cleanup()
-    return list(read_log(folder, batch_size=16)["loss"])
+    return list(read_log(folder, batch_size=4)["loss"])
 
 
 @pytest.mark.parametrize("adapters", [False, True], ids=["full", "lora"])
