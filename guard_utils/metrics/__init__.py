@@ -17,8 +17,7 @@ __getattr__, __all__ = room(
             "per_category",
             "summary",
         ],
-        "intervals": ["bootstrap", "compare_systems", "mcnemar", "paired_bootstrap"],
-        "steps": ["ladder"],
+        "intervals": ["bootstrap", "compare_systems", "ladder", "mcnemar", "paired_bootstrap"],
         "reference": [
             "align",
             "answer_of",

@@ -9,10 +9,9 @@ from sklearn.metrics import f1_score
 
 from guard_utils.data.labels import reference_codes_evaluation
 from guard_utils.data.predictions import gold_matrix, predicted_matrix
-from guard_utils.metrics.intervals import bootstrap
+from guard_utils.metrics.intervals import bootstrap, ladder
 from guard_utils.metrics.reference import rescore
 from guard_utils.metrics.scores import summary
-from guard_utils.metrics.steps import ladder
 from guard_utils.metrics.thresholds import Thresholds, decide
 from guard_utils.policy import PII
 from tests.metrics.tables import random_predictions
