@@ -40,7 +40,7 @@ from guard_utils.data import (
     rows_fingerprint,
     to_examples,
 )
-from guard_utils.files import fetch, write_text, write_whole
+from guard_utils.files import ASSETS, fetch, write_text, write_whole
 from guard_utils.metrics import bootstrap, rescore
 from guard_utils.policy import PII
 from guard_utils.profiles import Run, repository, resolve
@@ -88,7 +88,8 @@ def facts(name: str, train: Sequence[Example]) -> dict[str, str]:
     """What decides a system's answers besides the texts and the code: versions, or the training rows."""
     if name in TRAINED:
         return {"train": rows_fingerprint(train)}
-    return {package: metadata.version(package) for package in RIVALS.get(name, ())}
+    model = {"model": ASSETS[name].package} if name in ASSETS else {}
+    return model | {package: metadata.version(package) for package in RIVALS.get(name, ())}
 
 
 def megabytes(name: str) -> float:
