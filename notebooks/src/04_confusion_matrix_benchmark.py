@@ -562,7 +562,8 @@ with attempt(cut):
     calm = validation.loc[validation["gold"].str.len() == 0, "p_unsafe"]
     assert (calm > cut).mean() <= 0.01, f"flags {(calm > cut).mean():.1%} of the safe validation prompts"
     lower = calm[calm < cut].max()
-    assert not (calm > lower).mean() <= 0.01, f"{lower:.4f} would do, too, and find more"
+    tight = not (calm < cut).any() or (calm > lower).mean() > 0.01
+    assert tight, f"{lower:.4f} would do, too, and find more"
 
 # %% tags=["solution"]
 is_safe = validation["gold"].str.len() == 0

@@ -61,7 +61,8 @@ def train(settings: Callable[..., Any], tmp_path: Path) -> Callable[..., tuple[A
 
 def log_probs(run: Run, model: Any) -> np.ndarray:
     _, tokenizer = load_model(run.model_folder(), dtype="fp32")
-    return GuardScorer(model.eval(), GuardPrompt(run.policy, tokenizer)).score(TEXTS, progress=False).log_probs
+    scorer = GuardScorer(model.eval(), GuardPrompt(run.policy, tokenizer), epsilon=0)
+    return scorer.score(TEXTS, progress=False).log_probs
 
 
 def test_adapter_in_peft_and_merged_model_in_transformers_score_alike(
