@@ -22,7 +22,6 @@ STOCK = "torchtune.data.padded_collate_sft"
 # Loss of the second step: as without the option, or another.
 SAME: dict[str, dict[str, Any]] = {
     "stock batch": {"collate_fn": STOCK},
-    "stock batch, recomputed": {"collate_fn": STOCK, "enable_activation_checkpointing": True},
     "recomputed": {"enable_activation_checkpointing": True},
     "each step saved": {"save_every_n_steps": 1},
     "second epoch": {"epochs": 2},
@@ -32,7 +31,6 @@ OTHER: dict[str, dict[str, Any]] = {
     "step in backward": {"optimizer_in_bwd": True, "clip_grad_norm": None},
     "bf16": {"dtype": "bf16"},
     "bf16 activations": {"autocast": "bfloat16"},
-    "stock batch, bf16 activations": {"collate_fn": STOCK, "autocast": "bfloat16"},
 }
 
 
