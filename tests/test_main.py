@@ -101,7 +101,7 @@ def test_make_hands_a_text_on_as_it_is_typed(tmp_path: Path) -> None:
     (tmp_path / ".installed").touch()
     text = 'Carmen\'s "bill" of $500, $(HOME) and `x`'
     # `make test` runs this: what it tells the make within would be printed too.
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     command = ["make", "verdict", f"TEXT={text}", f"VENV={tmp_path}"]
     done = subprocess.run(command, cwd=repository(), env=environment, capture_output=True, text=True)
     assert done.stdout == f"-m|guard_utils|verdict|{text}|", done.stderr

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
 from guard_utils.data.examples import Example
 from guard_utils.data.predictions import predictions_table
@@ -30,8 +32,8 @@ from guard_utils.training.launch import checkpoint
 
 POSITIONS_PER_CHUNK = 256
 """Logits are computed for so many positions at a time: those of a whole batch would take a gigabyte."""
-Node = tuple[int, int]
-"""A text of a batch, and a node of the trie; node -1 is the text's prompt."""
+Part = tuple[slice, Tensor, Tensor]
+"""Of a text: its new tokens, the places in the cache of all that it has, and which of these its new ones see."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -151,57 +153,83 @@ class GuardScorer:
     def _score_batch(self, batch: Sequence[Segments]) -> tuple[np.ndarray, np.ndarray]:
         """[texts, verdicts] log-probabilities, and [texts] the bound on what is not expanded."""
         prompts, cache = [each.conversation_ids + each.tail_ids for each in batch], copy.deepcopy(self._prefix)
-        packed = [(-1, -1, position) for position in range(len(self.prompt.prefix_ids))]
-        log_probs = np.full((len(batch), len(self.trie.verdicts)), -np.inf)
+        # Of each text: place in the cache, node (-1: none) and position of each token that it has so far.
+        tokens = [[(place, -1, place) for place in range(len(self.prompt.prefix_ids))] for _ in batch]
         # Of each text: nodes whose parent is expanded but not they, and the log-probability of their paths.
         pending: list[dict[int, float]] = [{} for _ in batch]
-        chosen = [(text, node) for text in range(len(batch)) for node in self._first]
+        log_probs = np.full((len(batch), len(self.trie.verdicts)), -np.inf)
+        chosen = dict.fromkeys(range(len(batch)), self._first)
         while chosen:
-            steps = self._run(cache, prompts, packed, chosen)
-            for (text, node), step in zip(chosen, steps, strict=True):
+            steps = self._run(cache, prompts, tokens, chosen)
+            entries = [(text, node) for text, nodes in chosen.items() for node in nodes]
+            for (text, node), step in zip(entries, steps, strict=True):
                 path = pending[text].pop(node, 0.0)  # 0 is that of the root
                 pending[text] |= {child: path + step[self._place[child]] for child in self.trie.children[node]}
                 if node in self._verdict:
                     log_probs[text, self._verdict[node]] = path + step[self._place[-1]]
-            chosen = []
+            chosen = {}
             for text, paths in enumerate(pending):
                 likely = [node for node, path in paths.items() if np.exp(path) >= self.epsilon]
                 wanted = likely or [node for node, path in paths.items() if path > log_probs[text].max()]
-                room = max(1, self.batch_tokens // len(batch))
-                chosen += [(text, node) for first in wanted[:room] for node in self.trie.chain(first)]
+                if wanted:
+                    room = max(1, self.batch_tokens // len(batch))
+                    chosen[text] = [node for first in wanted[:room] for node in self.trie.chain(first)]
         return log_probs, np.array([np.exp(list(paths.values())).sum() for paths in pending])
 
     def _run(
-        self, cache: Any, prompts: Sequence[Sequence[int]], packed: list[tuple[int, int, int]], chosen: Sequence[Node]
+        self,
+        cache: Any,
+        prompts: Sequence[Sequence[int]],
+        tokens: list[list[tuple[int, int, int]]],
+        chosen: dict[int, list[int]],
     ) -> np.ndarray:
-        """Runs nodes; [nodes, used tokens] log-probabilities of the next token.
+        """Runs nodes of texts, -1 for the prompt, and continues `tokens`; [nodes, used tokens] next log-probabilities.
 
-        All texts share one sequence: `packed` has text (-1 is the prefix), node and position of each token of `cache`,
-        and is continued here.
+        All texts share one sequence, and what comes before it in the cache. They meet in attention only, see `_attend`.
         """
-        device, start, ids, last = self.model.device, len(self.prompt.prefix_ids), list[int](), list[int]()
-        for text, node in chosen:
-            tokens = prompts[text] if node < 0 else [self.trie.tokens[node]]
-            first = start if node < 0 else start + len(prompts[text]) - 1 + self._depths[node]
-            packed += [(text, node, first + i) for i in range(len(tokens))]
-            ids += tokens
-            last.append(len(ids) - 1)
-        keys = torch.tensor(packed, device=device)
-        (texts, nodes, positions), (text, node, position) = keys.T, keys[-len(ids) :].T[:, :, None]
-        visible = torch.where(nodes < 0, positions <= position, self._visible[node, nodes])
-        visible &= (texts < 0) | (texts == text)
-        bias = torch.zeros(visible.shape, dtype=self.model.dtype, device=device).masked_fill(~visible, -torch.inf)
-        output = self.model.get_decoder()(
-            torch.tensor([ids], device=device),
-            position_ids=position.T,
-            attention_mask=bias[None, None],
-            past_key_values=cache,
-        )
-        head, parts = self.model.get_output_embeddings(), []
+        device, start, before = self.model.device, len(self.prompt.prefix_ids), cache.get_seq_length()
+        ids, positions, last, parts = list[int](), list[int](), list[int](), list[Part]()
+        for text, nodes in chosen.items():
+            first = len(ids)
+            for node in nodes:
+                new = prompts[text] if node < 0 else [self.trie.tokens[node]]
+                position = start if node < 0 else start + len(prompts[text]) - 1 + self._depths[node]
+                tokens[text] += [(before + len(ids) + i, node, position + i) for i in range(len(new))]
+                positions += range(position, position + len(new))
+                ids += new
+                last.append(len(ids) - 1)
+            places, nodes_, at = torch.tensor(tokens[text], device=device).T
+            rows = slice(first - len(ids), None)
+            visible = torch.where(nodes_ < 0, at <= at[rows, None], self._visible[nodes_[rows, None], nodes_])
+            parts.append((slice(first, len(ids)), places, visible))
+        attention = self.model.config._attn_implementation
+        self.model.set_attn_implementation("guard_trie")
+        try:
+            packed, at = (torch.tensor([row], device=device) for row in (ids, positions))
+            output = self.model.get_decoder()(packed, position_ids=at, past_key_values=cache, parts=parts)
+        finally:
+            self.model.set_attn_implementation(attention)
+        head, steps = self.model.get_output_embeddings(), []
         for hidden in output.last_hidden_state[0, last].split(POSITIONS_PER_CHUNK):
             logits = head(hidden).float()
-            parts.append(logits[:, self._used] - logits.logsumexp(-1, keepdim=True))
-        return torch.cat(parts).double().cpu().numpy()
+            steps.append(logits[:, self._used] - logits.logsumexp(-1, keepdim=True))
+        return torch.cat(steps).double().cpu().numpy()
+
+
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, parts: Sequence[Part], **_: Any
+) -> tuple[Tensor, None]:
+    """Attention of a layer of `transformers`, text by text: [1, heads, tokens, dim] each, the cache's among the keys."""
+    outputs = []
+    for rows, places, visible in parts:
+        keys, values = (
+            each[:, :, places].repeat_interleave(module.num_key_value_groups, dim=1) for each in (key, value)
+        )
+        outputs.append(scaled_dot_product_attention(query[:, :, rows], keys, values, attn_mask=visible))
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+AttentionInterface.register("guard_trie", _attend)
 
 
 def predict(scorer: GuardScorer, examples: Sequence[Example], *, progress: bool = True) -> pd.DataFrame:
