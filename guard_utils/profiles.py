@@ -4,8 +4,6 @@ Holds names and paths, and says before any work what keeps a profile from runnin
 or data, nor torch before a device, a dtype or a GPU is asked for.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil
@@ -31,11 +29,12 @@ class Profile:
     """What a profile runs.
 
     Attributes:
+        name: Of the profile and of its config, `torchtune_configs/<name>.yaml`.
         model: An asset of ours, or a repository of the hub.
         train_data: `embedded` or a data set of the hub; `test_data` likewise.
-        config: torchtune config in `torchtune_configs/`.
         train_rows: Examples to train on; the other `*_rows` are examples to score.
         zero_shot_rows: Validation rows that the untuned model and the baselines are scored on.
+        adapter: Folder in `notebooks/models/` of the tuned guard that comes with the series; empty where none does.
         gpus: GPUs needed, each with `gpu_gb` of memory; `memory_gb` of main memory, `disk_gb` under `artifacts/`.
     """
 
@@ -43,12 +42,12 @@ class Profile:
     model: str
     train_data: str
     test_data: str
-    config: str
     train_rows: int
     validation_rows: int
     test_rows: int
     independent_rows: int
     zero_shot_rows: int
+    adapter: str = ""
     gpus: int = 0
     gpu_gb: int = 0
     memory_gb: int = 8
@@ -61,18 +60,18 @@ class Profile:
 
 
 _HUB = ("ai4privacy/pii-masking-65k", "ai4privacy/pii-masking-200k")
-_GUARD = Profile("guard-1b", "meta-llama/Llama-Guard-3-1B", *_HUB, "guard-1b.yaml", 21_588, 2_000, 1_998, 1_500, 1_000)
+_GUARD = Profile("guard-1b", "meta-llama/Llama-Guard-3-1B", *_HUB, 21_588, 2_000, 1_998, 1_500, 1_000)
 _ONE = replace(_GUARD, gpus=1, gpu_gb=24, memory_gb=16, disk_gb=20)
 _EIGHT = replace(_ONE, model="meta-llama/Llama-Guard-3-8B", memory_gb=40, disk_gb=80)
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("smoke", "smoke", EMBEDDED, EMBEDDED, "smoke.yaml", 96, 48, 64, 48, 24, memory_gb=2, disk_gb=1),
-        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, "laptop.yaml", 6_144, 400, 800, 1_500, 200),
+        Profile("smoke", "smoke", EMBEDDED, EMBEDDED, 96, 48, 64, 48, 24, memory_gb=2, disk_gb=1),
+        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, 6_144, 400, 800, 1_500, 200, "laptop"),
         _ONE,
-        replace(_EIGHT, name="guard-8b-lora", config="guard-8b-lora.yaml", gpu_gb=40),
-        replace(_EIGHT, name="guard-8b-qlora", config="guard-8b-qlora.yaml", gpu_gb=16),
-        replace(_EIGHT, name="guard-8b", config="guard-8b.yaml", gpus=4, gpu_gb=80, memory_gb=128, disk_gb=180),
+        replace(_EIGHT, name="guard-8b-lora", gpu_gb=40),
+        replace(_EIGHT, name="guard-8b-qlora", gpu_gb=16),
+        replace(_EIGHT, name="guard-8b", gpus=4, gpu_gb=80, memory_gb=128, disk_gb=180),
     )
 }
 
@@ -132,7 +131,7 @@ class Run:
     @property
     def config_path(self) -> Path:
         """The profile's torchtune config."""
-        return repository() / "torchtune_configs" / self.profile.config
+        return repository() / "torchtune_configs" / f"{self.profile.name}.yaml"
 
     def model_folder(self) -> Path:
         """Folder of the base model, fetched where it is missing."""

@@ -4,8 +4,6 @@ A record is one JSON file a result under `artifacts/<profile>/records/`, without
 compared byte for byte. This file computes no score; `tools/publish.py` writes the promises.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -21,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from joblib import cpu_count
 
 import guard_utils
+from guard_utils.data.rows import HUB_REVISIONS
 from guard_utils.files import write_text
 from guard_utils.policy import require_list
 from guard_utils.profiles import EMBEDDED, Run, repository
@@ -38,10 +38,6 @@ class Interval:
     low: float = math.nan
     high: float = math.nan
 
-    def __post_init__(self) -> None:
-        if self.low > self.high:
-            raise ValueError(f"interval [{self.low}, {self.high}] is upside down; pass low before high")
-
     def __str__(self) -> str:
         if math.isnan(self.value):
             return "not measured"
@@ -50,11 +46,7 @@ class Interval:
 
 
 def intervals_of(table: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Interval]:
-    """Picks metrics of a `bootstrap` table (columns `metric, value, low, high`) as values for `record`.
-
-    Raises:
-        KeyError: The table lacks a metric.
-    """
+    """Picks metrics of a `bootstrap` table (columns `metric, value, low, high`) as values for `record`."""
     require_list(metrics, "metrics")
     rows = table.set_index("metric")[["value", "low", "high"]]
     return {metric: Interval(*(float(number) for number in rows.loc[metric])) for metric in metrics}
@@ -79,8 +71,6 @@ class Record:
 
 def machine() -> dict[str, Any]:
     """Returns `cores`, and `versions` of Python, this package and the packages that decide the numbers."""
-    from joblib import cpu_count
-
     own = {"python": platform.python_version(), "guard_utils": guard_utils.__version__}
     return {"cores": cpu_count(), "versions": own | {name: metadata.version(name) for name in PACKAGES}}
 
@@ -89,8 +79,6 @@ def hashes(run: Run) -> dict[str, str]:
     """SHA-256 of the run's `config`, and of its `data` where they are embedded; of the hub's, both `name@revision`."""
     config = hashlib.sha256(run.config_path.read_bytes()).hexdigest()
     if run.profile.train_data != EMBEDDED:
-        from guard_utils.data.rows import HUB_REVISIONS
-
         names = (run.profile.train_data, run.profile.test_data)
         return {"config": config, "data": " ".join(f"{name}@{HUB_REVISIONS[name]}" for name in names)}
     data = hashlib.sha256()
@@ -112,7 +100,7 @@ def record(
     """Writes a result to `records/<name>.json` of the run, whole or not at all; an older one is replaced.
 
     Args:
-        run: Gives profile, seed, and the hashes of config and data.
+        run: Whose profile, seed, config and data decide the result.
         name: Letters, digits, `_` and `-`, as each metric's.
         values: At least one metric to number or `Interval`.
         n: Prompts measured.
@@ -139,12 +127,7 @@ def record(
 
 
 def load_records(folder: Path | str) -> list[Record]:
-    """Reads the records of a run's folder, sorted by name.
-
-    Raises:
-        FileNotFoundError: There is none yet.
-        ValueError: A file is no record.
-    """
+    """Reads the records of a run's folder, sorted by name; raises FileNotFoundError where there is none yet."""
     records, folder = [], Path(folder) / "records"
     for file in sorted(folder.glob("*.json")):
         try:
@@ -161,13 +144,8 @@ def load_records(folder: Path | str) -> list[Record]:
 def expect(run: Run, name: str, *metrics: str) -> bool:
     """Compares a record with `notebooks/expected/<profile>.toml`, a line per metric: ✓ within the tolerance, else !.
 
-    All promised metrics are compared, if none is named; one that was not recorded is out of tolerance.
-
-    Returns:
-        False where a number is outside its tolerance.
-
-    Raises:
-        AssertionError: A line has no ✓, while the environment has `GUARD_STRICT=1`.
+    All promised metrics are compared, if none is named; one that was not recorded is out of tolerance. Returns False
+    where a number is; where `GUARD_STRICT=1` is set, a line without ✓ is an AssertionError.
     """
     scores = {item.name: item.values for item in load_records(run.folder)}[name]
     file = repository() / "notebooks" / "expected" / f"{run.profile.name}.toml"

@@ -26,7 +26,6 @@ from guard_utils.formatter import (
     TrainingExample,
     TrainingRow,
     create_formatted_finetuning_examples,
-    iter_formatted_finetuning_examples,
     read_training_row,
     write_training_file,
 )
@@ -206,7 +205,7 @@ def test_repeatable_and_without_side_effects() -> None:
         assert (items, options) == workload(seed), "no object of the caller is changed"
         random.random()
         assert create_formatted_finetuning_examples(items, options) == first
-        assert list(iter_formatted_finetuning_examples(iter(items), options)) == first
+        assert create_formatted_finetuning_examples(iter(items), options) == first
 
 
 # --- the reference's faults ------------------------------------------------------------------------------------------
@@ -248,10 +247,8 @@ BAD_EXAMPLES = {
 @pytest.mark.parametrize("name", BAD_EXAMPLES)
 def test_bad_example_names_index_value_and_fix(name: str) -> None:
     bad, message = BAD_EXAMPLES[name]
-    stream = iter_formatted_finetuning_examples([example(), bad], configs())
-    assert next(stream).endswith(" safe")
     with pytest.raises(ValueError, match=f"training example 1: .*{message}"):
-        next(stream)
+        lines(example(), bad)
 
 
 def test_missing_explanation_is_an_error_only_where_explanations_are_written() -> None:
@@ -295,7 +292,7 @@ def test_bad_option_is_reported_before_anything_is_read(options: dict[str, Any],
         yield
 
     with pytest.raises(ValueError, match=message):
-        iter_formatted_finetuning_examples(unread(), configs(**options))
+        create_formatted_finetuning_examples(unread(), configs(**options))
 
 
 def test_one_text_where_a_list_is_meant(tmp_path: Path) -> None:
@@ -306,19 +303,6 @@ def test_one_text_where_a_list_is_meant(tmp_path: Path) -> None:
     letters = replace(configs(), guidelines=Guidelines("abc"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="categories is 'abc'; give at least one Category"):
         create_formatted_finetuning_examples([], letters)
-
-
-def test_streams_one_example_at_a_time() -> None:
-    read_so_far: list[int] = []
-
-    def source() -> Iterator[TrainingExample]:
-        for i in range(10**9):
-            read_so_far.append(i)
-            yield example()
-
-    stream = iter_formatted_finetuning_examples(source(), configs())
-    next(stream), next(stream)
-    assert read_so_far == [0, 1]
 
 
 # --- training rows ---------------------------------------------------------------------------------------------------

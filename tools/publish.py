@@ -3,6 +3,7 @@
     python -m tools.publish report laptop             # every number of artifacts/laptop, and the minutes it took
     python -m tools.publish expected laptop RUN ...   # notebooks/expected/laptop.toml, from artifacts folders of runs
     python -m tools.publish readme laptop             # results of README.md, from notebooks/expected/laptop.toml
+    python -m tools.publish adapter laptop            # notebooks/models/laptop, from the training in artifacts/laptop
 
 The first RUN is the published one; others differ in seed and tell how far a number moves.
 """
@@ -17,6 +18,7 @@ import re
 import statistics
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,13 +27,54 @@ from typing import Any
 import pandas as pd
 
 from guard_utils.files import write_text
-from guard_utils.profiles import repository
-from guard_utils.records import Interval, load_records
+from guard_utils.profiles import Run, repository, resolve
+from guard_utils.records import Interval, Record, hashes, load_records
 
 HEAD = """\
 # What a run of the {profile} profile is expected to measure; `python -m tools.publish` writes this file.
 # Values, intervals and n are those of the first run, which the committed notebooks show. A tolerance is two standard
 # deviations over the runs where there are three or more, else half the interval, and at least {floor}.
+"""
+CARD = """\
+---
+license: apache-2.0
+library_name: peft
+---
+# Adapter of the {profile} guard
+
+`python -m tools.publish adapter` writes this file.
+
+Given a text, it answers `safe`, or `unsafe` and the code of **every** privacy category that the text violates.
+`guard_utils.scoring.load_guard` loads it, and so does `peft`; the prompt is that of `guard_utils.prompt`.
+
+- **Base model**: {facts[base]}; Apache-2.0.
+- **Kind**: rank {facts[rank]} in every linear layer, bf16, of a model whose weights were all trained.
+- **Training**: fingerprint `{facts[training]}`.
+- **Weights**: SHA-256 `{facts[sha256]}`.
+
+## Rules
+
+{rules}
+
+## Data
+
+{examples} texts that were made for this series (`notebooks/data/DATA_CARD.md`); languages: {languages}.
+SHA-256 of the data: `{data}`.
+
+## Scores
+
+Of the model whose weights were all trained; intervals are 95 % bootstrap intervals clustered by template.
+
+{scores}
+
+## Limits
+
+It was trained on made-up texts, and knows these categories, these rules and these languages only. It is for teaching:
+measure it on texts of your own before it guards anything, and do not let it decide alone.
+
+## Licence
+
+Apache-2.0, as the base model, the code and the data.
 """
 FLOOR = 0.02
 SHOWN = {
@@ -221,11 +264,63 @@ def _block(facts: Mapping[str, Any], profile: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def publish_adapter(run: Run, folder: Path, *, rank: int = 16) -> None:
+    """Writes the adapter of a run's finished training, and its model card, into a folder.
+
+    Raises:
+        FileNotFoundError: Nothing is trained.
+        ValueError: The adapter is too large.
+    """
+    from guard_utils.prompt import GuardPrompt
+    from guard_utils.scoring import load_model
+    from guard_utils.training import checkpoint, checkpoint_fingerprint
+    from guard_utils.training.adapters import adapter_facts, extract_adapter
+
+    tuned, _ = load_model(checkpoint(run), dtype="fp32")
+    base, tokenizer = load_model(run.model_folder(), dtype="fp32")
+    training = checkpoint_fingerprint(run)
+    extract_adapter(base, tuned, folder, prompt=GuardPrompt(run.policy, tokenizer), training=training, rank=rank)
+    try:
+        records = load_records(run.folder)
+    except FileNotFoundError:
+        records = []
+    measured = [item for item in records if item.extra.get("checkpoint") == training]
+    write_text(folder / "README.md", model_card(run, adapter_facts(folder), measured))
+
+
+def model_card(run: Run, facts: Mapping[str, Any], measured: Sequence[Record]) -> str:
+    """Tells what an adapter is, from its `guard.json` and the records of its training's model."""
+    from guard_utils.data.splits import load_splits
+
+    train = load_splits(run).train
+    languages = ", ".join(f"{name} ({count:,})" for name, count in Counter(row.language for row in train).most_common())
+    categories = zip(run.policy.codes, run.policy.categories, strict=True)
+    scores = [
+        f"| {item.name} | {item.n:,} | {item.values['weighted_f1']} | {item.values.get('subset_accuracy', '')} |"
+        for item in measured
+        if "weighted_f1" in item.values
+    ]
+    head = ["| scored on | texts | weighted F1 | exact match |", "|---|---|---|---|"]
+    return CARD.format(
+        profile=run.profile.name,
+        facts=facts,
+        rules="\n".join(f"- **{code} {category.name}**: {category.description}" for code, category in categories),
+        examples=f"{len(train):,}",
+        languages=languages,
+        data=hashes(run)["data"],
+        scores="\n".join(head + scores) if scores else "Not measured yet: run the notebooks, then this tool again.",
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see the top of this file. Exit status 1 where there is nothing to report."""
     parser = argparse.ArgumentParser(prog="python -m tools.publish", description="Numbers and promises of a run.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, told in (("report", "print what a run measured"), ("readme", "write README.md from expected/")):
+    for name, told in (
+        ("report", "print what a run measured"),
+        ("readme", "write README.md from expected/"),
+        ("adapter", "write the guard that comes with the series from a finished training"),
+    ):
         commands.add_parser(name, help=told).add_argument("profile", help="such as laptop")
     promise = commands.add_parser("expected", help="write expected/ from runs")
     promise.add_argument("profile", help="such as laptop")
@@ -237,6 +332,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(report(Path(os.environ.get("GUARD_ARTIFACTS") or root / "artifacts") / profile))
         elif options.command == "expected":
             write_text(root / "notebooks" / "expected" / f"{profile}.toml", expected_text(profile, options.runs))
+        elif options.command == "adapter":
+            run = resolve(profile)
+            if not run.profile.adapter:
+                raise ValueError(f"profile {profile!r} has no adapter; give it the name of a folder in profiles.py")
+            publish_adapter(run, root / "notebooks" / "models" / run.profile.adapter)
         else:
             readme = root / "README.md"
             write_text(readme, fill_readme(readme.read_text(encoding="utf-8"), profile))

@@ -9,9 +9,9 @@ from guard_utils import room
 __getattr__, __all__ = room(
     __name__,
     {
-        "noise": ["LabelNoise", "add_label_noise", "wrong_pairs"],
-        "mapping": ["find_mapping_errors", "label_codes", "mapping_corrections"],
-        "ranking": ["automatic_corrections", "out_of_fold", "rank_label_issues", "undecided_rows"],
-        "corrections": ["Correction", "CorrectionError", "apply_corrections", "read_corrections", "write_corrections"],
+        "noise": "LabelNoise add_label_noise wrong_pairs",
+        "label_issues": "find_mapping_errors label_codes mapping_corrections "
+        "automatic_corrections out_of_fold rank_label_issues undecided_rows",
+        "corrections": "Correction CorrectionError apply_corrections read_corrections write_corrections",
     },
 )

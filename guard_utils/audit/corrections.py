@@ -4,8 +4,6 @@ Does: write, read and check decisions (JSON lines behind the hash of the reviewe
 that may not be redistributed can be shared. Does not: decide anything.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -1,12 +1,9 @@
 """Label noise to practise on: added with a seed, so that every wrong (row, code) pair is known.
 
-Does: overlook categories, confuse them, apply wrong rules. Does not: look for wrong labels (`mapping`, `ranking`) or
+Does: overlook categories, confuse them, apply wrong rules. Does not: look for wrong labels (`label_issues`) or
 correct them (`corrections`).
 """
 
-from __future__ import annotations
-
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +11,7 @@ import pandas as pd
 
 from guard_utils.data.examples import Example, Span
 from guard_utils.data.labels import reference_codes_evaluation
+from guard_utils.data.splits import draw
 from guard_utils.policy import Taxonomy, Verdict
 
 
@@ -51,14 +49,14 @@ def add_label_noise(
 
     def annotate(row: str, span: Span) -> Span | None:
         """The span as a careless annotator leaves it; all spans of a category in a row change alike."""
-        luck = _draw(seed, row, span.code)
+        luck = draw(seed, row, span.code)
         if span.code is None or luck >= missing + wrong:
             return span
         if luck < missing:
             return None
         others = [code for code in sorted(labels) if code != span.code]
-        code = others[int(_draw(seed, row, span.code, "code") * len(others))]
-        label = labels[code][int(_draw(seed, row, span.code, "label") * len(labels[code]))]
+        code = others[int(draw(seed, row, span.code, "code") * len(others))]
+        label = labels[code][int(draw(seed, row, span.code, "label") * len(labels[code]))]
         return replace(span, label=label, code=code)
 
     noisy, truth = [], []
@@ -72,12 +70,6 @@ def add_label_noise(
             truth.append((example.id, code, kind, code in given, code in example.codes))
         noisy.append(replace(example, codes=given, spans=tuple(replace(span, code=None) for span in spans)))
     return LabelNoise(noisy, pd.DataFrame(truth, columns=["id", "code", "kind", "given", "right"]))
-
-
-def _draw(*keys: object) -> float:
-    """A number in [0, 1) that depends on the keys alone."""
-    digest = hashlib.blake2b(":".join(map(str, keys)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
 
 
 def wrong_pairs(given: Sequence[Example], right: Sequence[Example]) -> set[tuple[str, str]]:

@@ -9,21 +9,13 @@ from guard_utils import room
 __getattr__, __all__ = room(
     __name__,
     {
-        "labels": [
-            "LabelMap",
-            "LabelRule",
-            "UnknownLabelError",
-            "PII_65K",
-            "PII_200K",
-            "REFERENCE_EVALUATION_KEYS",
-            "reference_codes_training",
-            "reference_codes_evaluation",
-        ],
-        "rows": ["load", "DataError"],
-        "examples": ["Example", "Span", "to_examples", "check_trainable", "rows_fingerprint", "reference_selection"],
-        "reference_rows": ["load_reference_rows", "reference_examples", "reference_labels"],
-        "splits": ["Splits", "load_splits", "split_by_template"],
-        "leaks": ["leakage", "drop_leaks"],
-        "predictions": ["predictions_table", "check_predictions", "gold_matrix", "predicted_matrix", "score_matrix"],
+        "labels": "LabelMap LabelRule UnknownLabelError PII_65K PII_200K REFERENCE_EVALUATION_KEYS "
+        "reference_codes_training reference_codes_evaluation",
+        "rows": "load DataError",
+        "examples": "Example Span to_examples training_lines check_trainable rows_fingerprint reference_selection",
+        "reference_rows": "load_reference_rows reference_examples reference_labels",
+        "splits": "Splits load_splits split_by_template",
+        "leaks": "leakage drop_leaks",
+        "predictions": "predictions_table check_predictions gold_matrix predicted_matrix score_matrix",
     },
 )

@@ -4,19 +4,16 @@ Does: decide every known label of a data set by a table, `pii_65k.csv` or `pii_2
 substring rules for comparison. Does not: guess. An unknown label is an error, never safe.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self
+
+import pandas as pd
 
 from guard_utils.policy import CODE_PATTERN, Verdict, require_list
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class LabelMap:
             raise ValueError(f"label map {self.name!r} decides {twice} more than once; keep one rule each")
 
     @classmethod
-    def from_csv(cls, path: str | Path, *, name: str) -> LabelMap:
+    def from_csv(cls, path: str | Path, *, name: str) -> Self:
         """Reads a map from a CSV file with the columns `label,code,reason`; an empty code is safe.
 
         Raises:
@@ -88,13 +85,9 @@ class LabelMap:
         return {rule.label: rule for rule in self.rules}
 
     def codes(self, labels: Iterable[str]) -> tuple[str, ...]:
-        """Maps the labels of one text to its codes, ascending and each once; `()` means safe.
-
-        Args:
-            labels: Whole labels, without `B-` and `I-`.
+        """Maps whole labels of one text (no `B-`, `I-`) to its codes, ascending and each once; `()` means safe.
 
         Raises:
-            TypeError: One text instead of a list.
             UnknownLabelError: Lists every label that the map does not hold.
         """
         require_list(labels, "labels")
@@ -106,8 +99,6 @@ class LabelMap:
 
     def table(self) -> pd.DataFrame:
         """Tabulates the decisions: columns `label`, `code` ("safe" for none) and `reason`, violations first."""
-        import pandas as pd
-
         order = sorted(self.rules, key=lambda rule: (rule.code or "~", rule.label))
         return pd.DataFrame([{"label": r.label, "code": r.code or "safe", "reason": r.reason} for r in order])
 

@@ -4,8 +4,6 @@ Does: compare texts after each labelled value is replaced by its label, by the e
 triples. Does not: know what a text means; a paraphrase is no near-duplicate.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence

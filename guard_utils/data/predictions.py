@@ -5,19 +5,14 @@ One row per prompt: `id` (unique), `gold` and `predicted` (lists of codes), `p_<
 matrices. Does not: score a text, or compute a metric.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from guard_utils.data.examples import Example
 from guard_utils.policy import Taxonomy, require_list
-
-if TYPE_CHECKING:
-    from guard_utils.data.examples import Example
 
 BoolMatrix = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
@@ -39,8 +34,8 @@ def predictions_table(
 
     Args:
         examples: What was scored.
-        policy: Names the columns `p_<code>`.
-        marginals: [examples, categories] P(code), columns in policy order.
+        policy: Its codes name the columns.
+        marginals: [examples, categories] P(code).
         predicted: The codes of each example's answer, in any order.
         outside: [examples] probability mass outside the grammar, or one number for all.
         unsafe: [examples] P(any code). If left out, 1 - product of (1 - P(code)), which holds for a system that
@@ -136,6 +131,11 @@ def _code_matrix(df: pd.DataFrame, column: str, policy: Taxonomy) -> BoolMatrix:
                 raise ValueError(f"{column} repeats a code {where}: {list(cell)}; write it once")
             matrix[row, place[code]] = True
     return matrix
+
+
+def codes_of(matrix: BoolMatrix, policy: Taxonomy) -> list[list[str]]:
+    """The codes of each row of a bool [rows, categories]."""
+    return [[code for code, there in zip(policy.codes, row, strict=True) if there] for row in matrix]
 
 
 def score_matrix(df: pd.DataFrame, policy: Taxonomy) -> FloatArray:

@@ -4,8 +4,6 @@ Does: read a `.jsonl`, `.jsonl.gz` or `.parquet` file, a hub data set or plain r
 Rows that cannot be read or trained on are listed in one `DataError`.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import re
@@ -86,7 +84,9 @@ SCHEMA_65K = Schema("65k", "unmasked_text", "masked_text", "token_entity_labels"
 SCHEMA_200K = Schema("200k", "source_text", "target_text", "privacy_mask", ("language", "id"))
 
 
-def load(name_or_path: str | Path, *, languages: Sequence[str] | None = None, data_files: str | None = None) -> Dataset:
+def load(
+    name_or_path: str | Path, *, languages: Sequence[str] | None = None, data_files: str | None = None
+) -> "Dataset":
     """Loads rows of the 65k or 200k schema, in file order.
 
     Args:
@@ -124,13 +124,17 @@ def checked_rows(rows: Any, place: str, languages: Sequence[str] | None = None) 
     require_list(languages, "languages")
     if isinstance(rows, Mapping):
         raise TypeError(f"rows is one row, {str(rows)[:40]!r}; pass a list of rows")
+    columns = getattr(rows, "column_names", None) or []
+    used = [name for name in columns if name in FIELDS]
+    if used:
+        rows = rows.select_columns(used)  # reading what is dropped below would take most of the time
     plain = rows.to_list() if hasattr(rows, "to_list") else list(rows)
     if not plain:
         raise DataError(f"{place}: no rows; pass at least one")
     for number, row in enumerate(plain, 1):
         if not isinstance(row, Mapping):
             raise DataError(f"{place}, row {number}: expected an object with named fields, got {row!r:.80}")
-    found = {name for row in plain for name in row}
+    found = {name for row in plain for name in row}.union(columns)
     schema = max((SCHEMA_200K, SCHEMA_65K), key=lambda schema: len(found.intersection(schema.required)))
     if missing := [name for name in schema.required if name not in found]:
         lacks = f"column(s) {missing} of the {schema.name} schema are missing; found {sorted(found)}"
@@ -177,6 +181,8 @@ def _faults(numbered: Mapping[int, Mapping[str, Any]], schema: Schema) -> Iterat
 
 def _wrong(value: Any, kind: Any) -> str:
     """What is wrong with a value: `kind` is a type, a list of one kind, or a dict of kinds by name."""
+    if type(value) is kind and (kind is not str or value.isascii()):
+        return ""
     if value is None:
         return "missing or null; give it a value"
     if isinstance(kind, list):

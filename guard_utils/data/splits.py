@@ -4,8 +4,6 @@ Does: read the frozen data of the series, or the hub's rows of a profile, and or
 generate rows, or change which rows are held out.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -83,10 +81,15 @@ def split_by_template(examples: Iterable[Example], *, seed: int) -> dict[str, li
     """
     parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
     for example in examples:
-        digest = hashlib.blake2b(f"{seed}:{example.template_id}".encode(), digest_size=8).digest()
-        draw = int.from_bytes(digest, "big") / 2**64
-        parts["train" if draw < 0.8 else "validation" if draw < 0.9 else "test"].append(example)
+        place = draw(seed, example.template_id)
+        parts["train" if place < 0.8 else "validation" if place < 0.9 else "test"].append(example)
     return parts
+
+
+def draw(*keys: object) -> float:
+    """A number in [0, 1) that depends on the keys alone."""
+    digest = hashlib.blake2b(":".join(map(str, keys)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 def _from_hub(profile: Profile, seed: int, independent: list[Example]) -> Splits:

@@ -3,8 +3,6 @@
 Computes no score: tables and intervals come from `metrics`. Drawings that explain are in `diagrams`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -123,21 +121,20 @@ def plot_ladder(table: pd.DataFrame, *, title: str) -> Figure:
 
 
 @style()
-def plot_loss(log: pd.DataFrame, *, title: str, entropy: float | None = None, span: int = 5) -> Figure:
+def plot_loss(log: pd.DataFrame, *, title: str, entropy: float | None = None) -> Figure:
     """Draws the training loss on a log scale: every step pale, the mean of the last steps bold.
 
     Args:
         log: Columns `examples` (seen so far) and `loss` (nats per token), a row a step.
         title: The finding.
         entropy: Of the label sets, in nats per token: the loss of a model that knows only how frequent each answer is.
-            Where the mean first falls below it is marked.
-        span: Steps in the mean: `log["loss"].rolling(span).mean()`.
+            Where the mean of five steps first falls below it is marked.
     """
     check(log, "examples", "loss")
     figure, (ax,) = canvas(title)
-    mean = log["loss"].rolling(span).mean()
+    mean = log["loss"].rolling(5).mean()
     ax.plot(log["examples"], log["loss"], color=BLUE, alpha=0.35, linewidth=0.9, label="each step")
-    ax.plot(log["examples"], mean, color=BLUE, linewidth=2.2, label=f"mean of the last {span} steps")
+    ax.plot(log["examples"], mean, color=BLUE, linewidth=2.2, label="mean of the last 5 steps")
     if entropy is not None:
         ax.axhline(entropy, color=ORANGE, linestyle="--", linewidth=1.4, label="entropy of the label sets")
         for seen in log["examples"][mean < entropy][:1]:

@@ -3,8 +3,6 @@
 Scores nothing and loads no model: probabilities and lengths are given.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 

@@ -1,9 +1,7 @@
-"""Reading views for notebooks, as HTML: texts with their spans, token runs, and texts side by side.
+"""Reading views for notebooks, as HTML: texts with their spans, and token runs.
 
 Escapes everything and scores nothing. Colour never carries the meaning alone, so the views also read in print.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
@@ -60,12 +58,3 @@ def tokens_html(runs: Mapping[str, Sequence[int]], decode: Callable[[int], str],
         title = f'<b style="color:{color}">{escape(name)}</b> · {len(ids):,} token{"s" * (len(ids) != 1)}'
         parts.append(f'<p style="line-height:1.9">{title}<br>{" ".join(boxes)}</p>')
     return "\n".join(parts)
-
-
-def side_by_side_html(texts: Mapping[str, str]) -> str:
-    """Renders texts (heading to text) as a `<table>` of columns, line breaks and blanks kept."""
-    check(texts)
-    look = "text-align:left;vertical-align:top;white-space:pre-wrap"
-    heads = "".join(f'<th style="{look}">{escape(name)}</th>' for name in texts)
-    cells = "".join(f'<td style="{look};font-family:monospace">{escape(text)}</td>' for text in texts.values())
-    return f"<table><thead><tr>{heads}</tr></thead><tbody><tr>{cells}</tr></tbody></table>"

@@ -4,8 +4,6 @@ Draws no data. The colours are those of Okabe and Ito (https://jfly.uni-koeln.de
 tell apart. pyplot is not used, so no global state is read or left behind.
 """
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Sized

@@ -5,8 +5,6 @@ model on nearly every row that has it. All functions but `gains` need the column
 correct labels (`audit`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from guard_utils.data.predictions import need_columns, score_matrix
+from guard_utils.data.predictions import codes_of, need_columns, score_matrix
 from guard_utils.metrics.scores import Array, f1_of_counts, ratio, table_outcomes
 from guard_utils.policy import Taxonomy
 
@@ -47,8 +45,7 @@ def disagreements(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
     wrong = (missed | extra).any(axis=1)
     surest = np.where(missed, 1 - score, np.where(extra, score, 0.0)).max(axis=1)
     table = df[wrong].assign(confidence=surest[wrong])
-    for name, cells in (("missed", missed), ("extra", extra)):
-        table[name] = [[policy.codes[i] for i in np.flatnonzero(row)] for row in cells[wrong]]
+    table["missed"], table["extra"] = codes_of(missed[wrong], policy), codes_of(extra[wrong], policy)
     table["kind"] = [_kind(row) for row in table.itertuples()]
     return table.sort_values(["confidence", "id"], ascending=[False, True])
 

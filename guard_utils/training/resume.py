@@ -6,8 +6,6 @@ file written last says that the state is whole; only then is the one before it d
 of the same config and data (`launch` does).
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

@@ -1,7 +1,5 @@
 """Rows with known label noise, shared by the tests of the audit."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Corrections: what the file holds, what applying them changes, and what is refused."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,13 +1,11 @@
 """Mapping errors: what is certain, which rows it concerns, and who can't witness it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from guard_utils.audit.mapping import find_mapping_errors, label_codes, mapping_corrections
+from guard_utils.audit import find_mapping_errors, label_codes, mapping_corrections
 from guard_utils.audit.noise import LabelNoise, wrong_pairs
 from guard_utils.data.examples import Example, Span
 from guard_utils.data.labels import reference_codes_evaluation

@@ -1,7 +1,5 @@
 """Single wrong labels: who scores a row, what ranks first, what is decided unread and what is set aside."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +9,7 @@ import pytest
 
 from guard_utils.audit import automatic_corrections, out_of_fold, rank_label_issues, undecided_rows
 from guard_utils.audit.corrections import Correction, apply_corrections
-from guard_utils.audit.noise import LabelNoise, wrong_pairs
+from guard_utils.audit.noise import wrong_pairs
 from guard_utils.data.examples import Example
 from guard_utils.data.predictions import predictions_table
 from guard_utils.policy import PII
@@ -49,11 +47,9 @@ def test_no_row_is_scored_by_a_model_that_saw_its_template(clean: list[Example])
 def test_folds_that_can_not_be_made_are_refused(rows: list[Example], folds: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         out_of_fold(rows, PII, tfidf, folds=folds)
-
-
-def test_a_category_that_was_never_mapped_is_named_before_any_training(noisy: LabelNoise) -> None:
-    with pytest.raises(ValueError, match="S3 is given to no row.*never mapped"):
-        out_of_fold(noisy.examples, PII, tfidf)
+    if "is given" in words:
+        with pytest.raises(ValueError, match=words):
+            rank_label_issues(table(rows, [[0.5] * 5] * len(rows)), PII)
 
 
 def test_noise_ranks_high(fixed: list[Example], clean: list[Example]) -> None:
@@ -89,11 +85,6 @@ def test_the_odd_pair_ranks_first_by_hand() -> None:
     assert (found.id, found.code, found.action) == ("r07", "S4", first["action"])
     doubtful = rank_label_issues(table(rows, [[0.5] * 5] * len(rows)), PII)
     assert automatic_corrections(doubtful, quality=1) == []
-
-
-def test_a_ranking_needs_rows_with_and_without_each_code() -> None:
-    with pytest.raises(ValueError, match="S2, S3, S4, S5 is given to no row"):
-        rank_label_issues(table([example("a", ["S1"]), example("b")], [[0.5] * 5] * 2), PII)
 
 
 def test_rows_that_may_lack_an_undecided_code_are_set_aside() -> None:

@@ -11,9 +11,16 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard_utils.data.examples import Example, Span, check_trainable, reference_selection, to_examples
+from guard_utils.data.examples import (
+    Example,
+    Span,
+    check_trainable,
+    reference_selection,
+    to_examples,
+    training_lines,
+)
 from guard_utils.data.labels import PII_65K, PII_200K, UnknownLabelError
-from guard_utils.data.rows import DataError, load
+from guard_utils.data.rows import MAX_CHARACTERS, DataError, load
 from guard_utils.policy import PII
 from guard_utils.prompt import GuardPrompt
 from tests.data.made import Row, row_65k, row_200k, write_jsonl
@@ -99,6 +106,10 @@ TAGS = row_65k()["token_entity_labels"]
             GOOD | {"privacy_mask": [NAME, PHONE | {"start": 13}]},
             r"not at its offsets; first row 2 has \['PHONENUMBER'\]",
         ),
+        (
+            GOOD | {"privacy_mask": [PHONE | {"start": 0}], "target_text": "Call Ada on 555-0101[PHONENUMBER]."},
+            "not at its offsets",
+        ),
         (GOOD | {"target_text": "Ask [FIRSTNAME] on [PHONENUMBER]."}, "target_text is not source_text with values"),
         (row_65k(masked_text="Ask Zoë Brandl on [PHONE_NUMBER_1]."), r"of token_entity_labels .*\['FULLNAME'\]"),
         (row_65k(token_entity_labels=["O"] * 5 + TAGS[5:]), r"label of masked_text is not in .*\['FULLNAME'\]"),
@@ -153,6 +164,49 @@ def test_codes_and_texts_are_those_of_the_rows(drawn: list[tuple[list[str], str]
     examples = to_examples(rows, PII_200K)
     assert [e.codes for e in examples] == [PII_200K.codes(labels) for labels, _ in drawn]
     assert [e.text for e in examples] == [row["source_text"] for row in rows]
+
+
+def lines_of(examples: list[Example]) -> list[dict[str, str]]:
+    return [{"id": e.id, "text": e.text, "answer": e.verdict.text} for e in examples]
+
+
+@given(st.lists(LABELS, min_size=1, max_size=12))
+def test_training_lines_are_those_of_the_examples(drawn: list[list[str]]) -> None:
+    rows = [row_200k(" ".join(f"<{name}|v>" for name in names) + "!", n) for n, names in enumerate(drawn)]
+    assert list(training_lines(Dataset.from_list(rows), PII_200K)) == lines_of(to_examples(rows, PII_200K))
+
+
+def test_training_lines_of_a_selection_and_of_other_rows() -> None:
+    rows = [row_200k(text, n) for n, text in enumerate(["<CITY|Graz> <IPV4|1.1.1.1>", "", "Hi.", "<FIRSTNAME|Ada>"])]
+    chosen = Dataset.from_list(rows).select([3, 0, 2])
+    assert [line["answer"] for line in training_lines(chosen, PII_200K)] == ["unsafe\nS1", "unsafe\nS2,S4", "safe"]
+    assert list(training_lines(rows[2:], PII_200K)) == lines_of(to_examples(rows[2:], PII_200K))
+    tagged = Dataset.from_list([row_65k()])
+    assert list(training_lines(tagged, PII_65K)) == lines_of(to_examples(tagged, PII_65K))
+    numbered = Dataset.from_list([row_200k("Hi.", id=7)])
+    assert list(training_lines(numbered, PII_200K)) == [{"id": "7", "text": "Hi.", "answer": "safe"}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"source_text": " \n"}, "mine, row 2, field 'source_text': blank"),
+        ({"source_text": None}, "mine, row 2, field 'source_text': missing or null"),
+        ({"source_text": "x" * (MAX_CHARACTERS + 1)}, "mine, row 2, .*8,001 characters"),
+        ({"id": "1"}, "mine, row 2, field 'id': '1' is the id of row 1 too"),
+        ({"language": None}, "mine, row 2, field 'language': missing or null"),
+        ({"privacy_mask": None}, "mine, row 2, field 'privacy_mask': missing or null"),
+        ({"privacy_mask": [NAME | {"label": None}]}, "mine, row 2, field 'privacy_mask': 'label' of"),
+        ({"privacy_mask": [NAME | {"start": None}]}, "mine, row 2, field 'privacy_mask': 'start' of"),
+        ({"privacy_mask": [NAME | {"label": "TEL"}]}, "'TEL': 1 times, first in mine, row 2"),
+    ],
+)
+def test_training_lines_refuse_what_to_examples_refuses(fields: Row, told: str) -> None:
+    rows = Dataset.from_list([GOOD, GOOD | {"id": "2"} | fields])
+    with pytest.raises(ValueError, match=told):
+        training_lines(rows, PII_200K, place="mine")
+    with pytest.raises(DataError, match="no rows"):
+        training_lines(rows.select([]), PII_200K)
 
 
 def test_texts_that_a_prompt_refuses_are_all_listed(smol_tokenizer: Any) -> None:

@@ -1,7 +1,5 @@
 """Every figure: what it draws, that its texts stand apart with one category or thirty, and how it is saved."""
 
-from __future__ import annotations
-
 from functools import partial
 from types import SimpleNamespace
 
@@ -67,7 +65,7 @@ FIGURES = {
     "label_sets": lambda n: (figures.plot_label_sets, COUNTS if n < 30 else {f"S1,S{i}": 5 for i in range(2, 99)}),
     "scores": lambda n: (figures.plot_scores, scores(["tuned", "regex", "mine"][:n], codes(n))),
     "ladder": lambda n: (figures.plot_ladder, STEPS),
-    "loss": lambda n: (partial(figures.plot_loss, entropy=1.2, span=10), LOG),
+    "loss": lambda n: (partial(figures.plot_loss, entropy=1.2), LOG),
     "curves": lambda n: (
         partial(figures.plot_precision_recall, thresholds={"S1": 0.5}),
         dict.fromkeys(codes(n), CURVE),
@@ -107,18 +105,16 @@ def test_every_text_is_on_the_page_and_none_covers_another(name, n, monkeypatch)
         original(self, renderer)
 
     canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()
     monkeypatch.setattr(Text, "draw", note)
     canvas.draw()
     assert [text.replace("\n", " ") for text, _ in boxes].count(TITLE) == 1
-    page = figure.bbox
+    corners = np.array([box.extents for _, box in boxes])
     for i, (text, box) in enumerate(boxes):
-        inside = page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
-        assert inside, f"{text!r} leaves the page"
-        for other, its in boxes[:i]:
-            width = min(box.x1, its.x1) - max(box.x0, its.x0)
-            height = min(box.y1, its.y1) - max(box.y0, its.y0)
-            assert min(width, height) < 2, f"{text!r} covers {other!r}"
+        assert figure.bbox.count_contains(box.corners()) == 4, f"{text!r} leaves the page"
+        low = np.maximum(corners[i, :2], corners[:i, :2])
+        high = np.minimum(corners[i, 2:], corners[:i, 2:])
+        covered = np.flatnonzero((high - low).min(axis=1) >= 2)
+        assert not covered.size, f"{text!r} covers {boxes[covered[0]][0]!r}"
 
 
 def test_save_writes_picture_and_alt_text_whatever_the_users_style(tmp_path):
@@ -187,8 +183,8 @@ def test_loss_is_logarithmic_smooth_and_marked_where_it_crosses_the_entropy():
     figure = draw("loss")
     ax, raw, mean, entropy, mark = figure.axes[0], *figure.axes[0].lines
     assert ax.get_yscale() == "log" and raw.get_ydata() == pytest.approx(LOG["loss"])
-    assert mean.get_ydata()[50] == pytest.approx(LOG["loss"][41:51].mean())
-    seen = LOG["examples"][LOG["loss"].rolling(10).mean() < 1.2].iloc[0]
+    assert mean.get_ydata()[50] == pytest.approx(LOG["loss"][46:51].mean())
+    seen = LOG["examples"][LOG["loss"].rolling(5).mean() < 1.2].iloc[0]
     assert set(entropy.get_ydata()) == {1.2} and (mark.get_xdata(), mark.get_ydata()) == ([seen], [1.2])
     assert f"{seen:,} examples" in words(figure)
     assert len(figures.plot_loss(LOG, title="t", entropy=0.01).axes[0].lines) == 3

@@ -1,15 +1,12 @@
 """Reading views: what they show, what they leave out, and that nothing gets through unescaped."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable
 
 import pandas as pd
 import pytest
 
 from guard_utils.data import Span
-from guard_utils.figures import marked_html, reading_html, side_by_side_html, tokens_html
+from guard_utils.figures import marked_html, reading_html, tokens_html
 
 
 def tokens(markup: str) -> list[str]:
@@ -57,15 +54,8 @@ def test_the_middle_of_a_long_run_is_counted(length: int, shown: int, hidden: in
     assert (f"… {hidden} more …" in markup) == bool(hidden) and f"{length} tokens" in markup
 
 
-def test_columns_are_in_order_with_their_line_breaks() -> None:
-    table = side_by_side_html({"plain": "a\n  b", "shuffled": "c"})
-    assert re.findall(r"<th [^>]*>(.*?)</th>", table) == ["plain", "shuffled"]
-    assert re.findall(r"<td [^>]*pre-wrap[^>]*>(.*?)</td>", table, re.DOTALL) == ["a\n  b", "c"]
-
-
-@pytest.mark.parametrize("render", [side_by_side_html, lambda texts: tokens_html(texts, str)])
-def test_names_and_texts_are_escaped_and_nothing_to_show_is_an_error(render: Callable[[dict[str, str]], str]) -> None:
-    markup = render({"<i>": "<"})
+def test_names_and_texts_are_escaped_and_nothing_to_show_is_an_error() -> None:
+    markup = tokens_html({"<i>": "<"}, str)
     assert "&lt;i&gt;" in markup and ">&lt;<" in markup and "<i>" not in markup
     with pytest.raises(ValueError, match="nothing to draw"):
-        render({})
+        tokens_html({}, str)

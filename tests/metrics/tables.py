@@ -1,7 +1,5 @@
 """Predictions tables for the tests of `guard_utils.metrics`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

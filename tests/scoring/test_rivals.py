@@ -1,7 +1,5 @@
 """Detectors of others: their patterns, the table they fill, and that their shipped answers give the recorded scores."""
 
-from __future__ import annotations
-
 import json
 from importlib.util import find_spec
 
@@ -13,8 +11,8 @@ from guard_utils.data.splits import load_splits
 from guard_utils.metrics.scores import summary
 from guard_utils.policy import LLAMA_GUARD_3, PII
 from guard_utils.profiles import repository, resolve
+from guard_utils.scoring.baselines import LABELS, by_pattern, presidio, rampart
 from guard_utils.scoring.cached import read_predictions
-from guard_utils.scoring.rivals import LABELS, by_pattern, presidio, rampart
 
 TEXTS = {
     "Please write to Carmen Ortega soon.": ["S1"],
@@ -67,7 +65,7 @@ def test_a_rival_fills_the_table(rival):
     p = table[[f"p_{code}" for code in PII.codes]]
     assert (p > 0).to_numpy().tolist() == [[code in codes for code in PII.codes] for codes in TEXTS.values()]
     assert p["p_S5"].max() == 1 and 0.5 < p["p_S1"].max() <= 1
-    with pytest.raises(ValueError, match=r"no label for \['Child Exploitation', .* of policy 'llama-guard-3'"):
+    with pytest.raises(ValueError, match=r"nothing finds \['Child Exploitation', .* of policy 'llama-guard-3'"):
         rival(EXAMPLES, LLAMA_GUARD_3)
 
 

@@ -1,7 +1,5 @@
 """The scorer against plain forward passes, one verdict at a time."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -127,28 +125,24 @@ def test_an_improbable_verdict_is_still_the_best_one(model, prompt, scores):
 
 def test_the_pretrained_model_gives_the_same_with_fewer_nodes(prompt):
     model, _ = load_model(fetch("smollm2-135m"), dtype="fp32")
-    full = GuardScorer(model, prompt, epsilon=0).score(TEXTS[:3], progress=False)
-    found = GuardScorer(model, prompt).score(TEXTS[:3], progress=False)
+    full = GuardScorer(model, prompt, epsilon=0).score(TEXTS[:2], progress=False)
+    found = GuardScorer(model, prompt).score(TEXTS[:2], progress=False)
     assert found.best == full.best and np.isneginf(found.log_probs).any()
     np.testing.assert_allclose(found.marginals, full.marginals, rtol=0, atol=1e-4)
     assert_exact(full, 1, model, prompt, TEXTS[1], [Verdict(), Verdict.of(["S2", "S5"])])
 
 
-@pytest.mark.parametrize(("policy", "cap", "verdicts"), [(LLAMA_GUARD_3, 2, 106), (THIRTY, None, 4526)])
-def test_many_categories_are_capped(guard, smol_tokenizer, policy, cap, verdicts):
+@pytest.mark.parametrize(
+    ("policy", "cap", "verdicts"),
+    [(PII.select(["S4"]), None, 2), (LLAMA_GUARD_3, 2, 106), (THIRTY, None, 4526)],
+)
+def test_one_category_is_enough_and_many_are_capped(guard, smol_tokenizer, policy, cap, verdicts):
     prompt = GuardPrompt(policy, smol_tokenizer)
     found = GuardScorer(guard, prompt, max_violations=cap, epsilon=1e-4).score(TEXTS[:2], progress=False)
     assert found.log_probs.shape == (2, verdicts) and found.marginals.shape == (2, len(policy))
     assert ((found.outside >= 0) & (found.outside <= 1)).all()
     row, column = np.argwhere(np.isfinite(found.log_probs))[-1]
     assert_exact(found, row, guard, prompt, TEXTS[row], [Verdict(), found.verdicts[column]])
-
-
-def test_a_policy_of_one_category(guard, smol_tokenizer):
-    prompt = GuardPrompt(PII.select(["S4"]), smol_tokenizer)
-    found = GuardScorer(guard, prompt).score(TEXTS[:1], progress=False)
-    assert found.log_probs.shape == (1, 2)
-    assert_exact(found, 0, guard, prompt, TEXTS[0], found.verdicts)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -173,15 +167,6 @@ def test_neither_batch_size_nor_order_changes_anything(model, prompt, scores, ba
     assert np.abs(np.diff(scores.log_probs[:, 0])).min() > 1e-3, "the texts differ, so their order shows"
     assert first.best == [scores.best[i] for i in order]
     assert np.array_equal(first.log_probs, second.log_probs), "the first call left nothing behind"
-
-
-def test_probabilities_add_up(scores):
-    p = np.exp(scores.log_probs)
-    np.testing.assert_allclose(p.sum(axis=1) + scores.outside, 1)
-    np.testing.assert_allclose(scores.unsafe + p[:, 0], p.sum(axis=1))
-    for array in (scores.marginals, scores.unsafe, scores.outside):
-        assert ((array >= 0) & (array <= 1)).all()
-    assert scores.marginals.shape == (len(TEXTS), 5)
 
 
 def test_the_predictions_table_holds_the_scores(model, prompt, scores):
@@ -257,6 +242,14 @@ def test_the_fine_tuned_guard_of_a_run_is_loaded(tmp_path, smoke_folder):
 
 
 def test_readers_who_train_nothing_load_no_torch():
-    names = "VerdictTrie, tfidf, tuned_predictions"
-    code = f"import sys; from guard_utils.scoring import {names}; sys.exit('torch' in sys.modules)"
+    code = """
+import sys
+import guard_utils.training.launch
+from guard_utils import audit
+from guard_utils.scoring import VerdictTrie, tfidf, tuned_predictions
+
+for name in audit.__all__:
+    getattr(audit, name)
+sys.exit("torch" in sys.modules)
+"""
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -4,8 +4,6 @@
 of them. No rule judges whether a sentence is true.
 """
 
-from __future__ import annotations
-
 import ast
 import pkgutil
 import re

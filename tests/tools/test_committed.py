@@ -3,8 +3,6 @@
 Not compared while `notebooks/STALE` says why: an unfinished change renews them in its last step.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Callable
 from functools import cache

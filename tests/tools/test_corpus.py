@@ -1,18 +1,9 @@
 """The embedded corpus and its values: same bytes, exact offsets, disjoint splits, right labels."""
 
-from __future__ import annotations
-
-import hashlib
 import ipaddress
-import json
-import os
 import random
 import re
-import subprocess
-import sys
-import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -34,11 +25,6 @@ CARD = repository() / "notebooks" / "data" / "DATA_CARD.md"
 few = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 
 
-def digest(n, seed=0):
-    rows = [row for split in SPLITS for row in generate(n, split=split, seed=seed)]
-    return hashlib.sha256(json.dumps(rows, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
-
-
 @pytest.fixture(scope="module")
 def rows():
     return {split: list(generate(1000, split=split)) for split in SPLITS}
@@ -58,40 +44,25 @@ def codes_of(row):
     return PII_200K.codes(span["label"] for span in row["privacy_mask"])
 
 
-# --- same seed, same bytes --------------------------------------------------
-
-
 @pytest.mark.parametrize("part", frozen.ROWS)
 def test_the_generator_makes_the_frozen_rows_again(part):
+    """They were made in another process, so neither hash order nor a global random state decides anything."""
     name = "presidio-templates" if part == "independent" else "corpus"
     stored = {row["id"]: row for row in load(repository() / "notebooks" / "data" / f"{name}.parquet").to_list()}
-    made = [row for row in frozen.rows_of(part, 120) if row["id"] in stored]
-    assert len(made) >= 110, "only leaks are taken out"
-    assert frozen.sha256(made) == frozen.sha256(stored[row["id"]] for row in made), (
-        "the data is frozen: undo the change"
-    )
-
-
-def test_neither_hash_order_nor_global_random_state_matters():
-    code = (
-        "import random, sys, runpy; random.seed(99); import faker; faker.Faker.seed(99); "
-        f"print(runpy.run_path({str(Path(__file__))!r})['digest'](50))"
-    )
-    for hash_seed in ("1", "2"):
-        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(repository())}
-        command = [sys.executable, "-c", code]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-        assert result.stdout.strip() == digest(50)
+    random.seed(99)
+    made = list(frozen.rows_of(part, frozen.ROWS[part]))
+    kept = [row for row in made if row["id"] in stored]
+    assert len(kept) >= 0.99 * len(made), "only leaks are taken out"
+    same = frozen.sha256(kept) == frozen.sha256(stored[row["id"]] for row in kept)
+    assert same, "the data is frozen: undo the change"
 
 
 def test_seeds_and_splits_differ_and_more_rows_begin_with_the_fewer():
-    assert digest(20, seed=1) != digest(20, seed=0)
+    texts = [[row["source_text"] for row in generate(20, split="train", seed=seed)] for seed in (0, 1)]
+    assert not set(texts[0]) & set(texts[1])
     assert list(generate(10, split="train")) == list(generate(30, split="train"))[:10]
     ids = [row["id"] for seed in (0, 1) for split in SPLITS for row in generate(20, split=split, seed=seed)]
     assert len(set(ids)) == len(ids)
-
-
-# --- rows -------------------------------------------------------------------
 
 
 @few
@@ -106,16 +77,6 @@ def test_offsets_are_exact_and_masks_stand_at_them(seed, split):
             masked += f"{text[end : span['start']]}[{span['label']}]"
             end = span["end"]
         assert row["target_text"] == masked + text[end:]
-
-
-def test_rows_have_the_schema_of_200k(rows):
-    for split, some in rows.items():
-        for row in some:
-            assert row["split"] == split and row["language"] in LANGUAGES
-            assert all(set(span) == {"value", "start", "end", "label"} for span in row["privacy_mask"])
-            own = f"{row['language']}-record-{row['id']}"
-            assert row["template_id"] == (row["clause_ids"][0] if row["clause_ids"] else own)
-            assert len(set(row["clause_ids"])) == len(row["clause_ids"])
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -139,23 +100,6 @@ def test_labels_come_only_from_clauses_that_declare_them(rows, clauses):
                 assert set(codes_of(row)) <= declared | {"S1", "S3"}, row["source_text"]
 
 
-def test_records_keep_their_format(rows):
-    records = [row["source_text"] for row in rows["train"] if row["situation"] == "record"]
-    parsed = [json.loads(text) for text in records if text.startswith('{"') and text.endswith("}")]
-    assert len(parsed) >= 5 and all(isinstance(fields, dict) and fields for fields in parsed)
-
-
-# --- the bank ---------------------------------------------------------------
-
-
-def test_the_bank_is_broad(clauses):
-    assert len(clauses) == len(load_clauses()) >= 300, "ids are unique"
-    assert len({clause.situation for clause in clauses.values()}) >= 80
-    assert sum(not clause.codes for clause in clauses.values()) >= 100, "hard negatives and harmless ones"
-    per_language = Counter(clause.language for clause in clauses.values())
-    assert all(per_language[language] >= 150 for language in LANGUAGES), per_language
-
-
 def test_no_clause_is_shared_between_splits(rows, clauses):
     used = {split: {id_ for row in some for id_ in row["clause_ids"]} for split, some in rows.items()}
     for split, ids in used.items():
@@ -168,23 +112,11 @@ def test_no_clause_is_shared_between_splits(rows, clauses):
         assert not {text for text in words[a] & words[b] if len(text.split()) > 3}, "nor one that differs in marks only"
 
 
-def test_half_of_the_test_situations_are_unseen_in_training(clauses):
-    situations = {split: {c.situation for c in clauses.values() if c.split == split} for split in SPLITS}
-    unseen = situations["test"] - situations["train"]
-    assert len(unseen) >= 12 and abs(len(unseen) / len(situations["test"]) - 0.5) < 0.1
-
-
 def test_half_of_the_test_texts_open_in_a_situation_unseen_in_training(rows, clauses):
     trained = {clause.situation for clause in clauses.values() if clause.split == "train"}
     opening = [row["situation"] for row in rows["test"] if row["situation"] != "record"]
     assert sum(situation not in trained for situation in opening) >= len(opening) / 2
     assert any(situation in trained for situation in opening), "the other half asks about known situations"
-
-
-def test_reserved_situations_stay_in_their_split(clauses):
-    reserved = {clause.situation: corpus.situation_split(clause.situation) for clause in clauses.values()}
-    assert {split for split in reserved.values() if split} == {"test", "validation"}
-    assert all(clause.split == reserved[clause.situation] for clause in clauses.values() if reserved[clause.situation])
 
 
 @pytest.mark.parametrize(
@@ -203,9 +135,6 @@ def test_a_faulty_bank_is_refused_with_file_and_line(monkeypatch, tmp_path, line
     monkeypatch.setattr(corpus, "HERE", tmp_path)
     with pytest.raises(ValueError, match=message):
         load_clauses.__wrapped__()
-
-
-# --- the data card ----------------------------------------------------------
 
 
 def card_table(heading):
@@ -232,14 +161,12 @@ def test_each_kind_of_hard_negative_on_the_card_is_in_the_bank_and_safe(clauses)
 
 
 def test_the_counts_on_the_card_are_those_of_the_bank(clauses):
+    assert len(clauses) == len(load_clauses()), "ids are unique"
     for language, split, *counts in card_table("Counts"):
         own = [c for c in clauses.values() if (c.language, c.split) == (language, split)]
         kinds = Counter(code for c in own for code in c.codes or ("safe",))
         assert [int(n) for n in counts] == [len(own), *(kinds[k] for k in ("S1", "S2", "S3", "S4", "S5", "safe"))]
     assert len(card_table("Counts")) == len(LANGUAGES) * len(SPLITS)
-
-
-# --- records ----------------------------------------------------------------
 
 
 def test_a_record_without_keys_holds_only_values_that_tell_what_they_are():
@@ -258,9 +185,6 @@ def test_a_record_without_keys_holds_only_values_that_tell_what_they_are():
         assert all(("item" in record) != alone for record in shown), (text, shown)
 
 
-# --- values -----------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", ["first", "last", "city", "county"])
 def test_pooled_values_of_the_splits_are_disjoint(kind):
     pools = {split: pooled(split, kind) for split in SPLITS}
@@ -269,14 +193,6 @@ def test_pooled_values_of_the_splits_are_disjoint(kind):
     for a, b in PAIRS:
         assert not pools[a] & pools[b]
     assert len(pools["train"]) > 4 * len(pools["test"]) > 8 * len(pools["validation"])
-
-
-def test_no_name_of_the_test_pool_stands_in_training_rows(rows):
-    pools = {split: pooled(split, "first") | pooled(split, "last") for split in SPLITS}
-    names = {
-        s["value"] for row in rows["train"] for s in row["privacy_mask"] if s["label"] in ("FIRSTNAME", "LASTNAME")
-    }
-    assert len(names & pools["train"]) > 100 and not names & (pools["test"] | pools["validation"])
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -291,16 +207,10 @@ def test_every_slot_of_the_bank_makes_values_of_its_categories_only(clauses, lan
             assert set(PII_200K.codes(piece.label for piece in pieces if piece.label)) <= slot_codes(slot), slot
 
 
-@pytest.mark.parametrize(
-    ("body", "digit"),
-    [("7992739871", "3"), ("424242424242424", "2"), ("37828224631000", "5"), ("601111111111111", "7"), ("0", "0")],
-)
-def test_luhn_digit_on_published_numbers(body, digit):
-    assert luhn_digit(body) == digit
-
-
 def test_cards_and_addresses_are_valid(rows):
     spans = [span for some in rows.values() for row in some for span in row["privacy_mask"]]
+    published = ("79927398713", "4242424242424242", "378282246310005", "6011111111111117")
+    assert all(luhn_digit(card[:-1]) == card[-1] for card in published)
     cards = ["".join(re.findall(r"\d", span["value"])) for span in spans if span["label"] == "CREDITCARDNUMBER"]
     assert len(cards) > 100 and all(luhn_digit(card[:-1]) == card[-1] for card in cards)
     assert {len(card) for card in cards} >= {14, 15, 16}
@@ -308,26 +218,8 @@ def test_cards_and_addresses_are_valid(rows):
     assert {ipaddress.ip_address(value).version for value in made} == {4, 6}
 
 
-# --- speed and errors -------------------------------------------------------
-
-
-def test_generation_is_fast():
-    # 100,000 rows a minute are 1.2 s for 2,000; three times that for slow and busy machines.
-    start = time.process_time()
-    assert sum(1 for _ in generate(2000, split="train", seed=11)) == 2000
-    assert time.process_time() - start < 3.6
-
-
 @pytest.mark.parametrize("arguments", [{"n": 5, "split": "dev"}, {"n": -1, "split": "train"}])
 def test_bad_arguments_are_named(arguments):
     with pytest.raises(ValueError, match="train, validation or test"):
         list(generate(**arguments))
     assert list(generate(0, split="train")) == []
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_english_has_clauses_of_every_kind_in_every_split(split):
-    kinds = Counter(
-        code or "safe" for c in load_clauses() if c.language == "en" and c.split == split for code in c.codes or {""}
-    )
-    assert min(kinds[kind] for kind in ("S1", "S2", "S3", "S4", "S5", "safe")) >= 5, kinds

@@ -1,7 +1,5 @@
 """A tiny notebook that keeps every rule, and one broken copy of it for each way to break one."""
 
-from __future__ import annotations
-
 import copy
 import tomllib
 from collections.abc import Callable

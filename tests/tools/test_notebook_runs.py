@@ -1,7 +1,5 @@
 """The notebooks as they run on smoke from nothing: once as readers get them, once with the solutions filled in."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

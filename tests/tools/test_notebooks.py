@@ -1,7 +1,5 @@
 """The notebooks as they are built, and what is made beside them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import warnings

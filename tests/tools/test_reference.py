@@ -1,7 +1,5 @@
 """The tool that scores systems on the reference's rows: labels without texts, scores by set, answers without texts."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -67,7 +65,3 @@ def test_the_record_tells_every_system_on_every_set() -> None:
     parts = {"reference", "single", "multi", "development", "validation", "test", "independent"}
     assert set(told) >= {"rampart", "presidio", "regex", "tfidf", "majority"}
     assert all(set(system["sets"]) == parts for system in told.values())
-    for name, f1, exact, flagged in (("rampart", 0.810, 0.632, 0.43), ("presidio", 0.633, 0.414, 0.35)):
-        cells = told[name]["sets"]["reference"]
-        found = [cells[metric]["value"] for metric in ("weighted_f1", "subset_accuracy", "binary_fpr")]
-        assert found == pytest.approx([f1, exact, flagged], abs=0.005)

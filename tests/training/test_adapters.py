@@ -1,7 +1,5 @@
 """What a training leaves loads in plain `transformers` and `peft`, whichever way its model ties its embeddings."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Two processes over gloo on CPUs against one process of torchtune's own: same loss at every step, same weights."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

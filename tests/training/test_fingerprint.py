@@ -1,7 +1,5 @@
 """What decides a training's result makes another one of it; where it lies and what is said about it do not."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Callable
@@ -79,23 +77,17 @@ def test_code_enters_without_comments_and_docstrings(tmp_path: Path, monkeypatch
     assert len({files.code_fingerprint([name]) for name in config._CODE}) == len(config._CODE) == 5
     text = '"""What it does."""\n\nA = 1\n"""An attribute."""\n\n\ndef f():\n    """Says so."""\n    return A\n'
     monkeypatch.syspath_prepend(tmp_path)
-    found = []
-    for name, old, new in (
-        ("same", "", ""),
-        ("module", "What it does", "Something else"),
-        ("docstring", "Says so", "Says why"),
-        ("attribute", "An attribute", "A number"),
-        ("comment", "return A", "return A  # why"),
-        ("layout", "\n\n\n", "\n"),
-        ("code", "return A", "return A + 1"),
-        ("constant", "A = 1", "A = 2"),
-    ):
-        (tmp_path / "decides.py").write_text(text.replace(old, new) if old else text)
+
+    def marks(old: str, new: str) -> tuple[str, str]:
+        """Of the module and of its function, with something else in it."""
+        (tmp_path / "decides.py").write_text(text.replace(old, new))
         sys.modules.pop("decides", None)
-        found.append((files.code_fingerprint(["decides"]), files.code_fingerprint(["decides:f"]), name))
-    whole, part = (
-        {name: all_ == found[0][0] for all_, _, name in found},
-        {name: one == found[0][1] for _, one, name in found},
-    )
-    assert [name for name in whole if not whole[name]] == ["code", "constant"]
-    assert [name for name in part if not part[name]] == ["code"]
+        return files.code_fingerprint(["decides"]), files.code_fingerprint(["decides:f"])
+
+    module, function = marks("A", "A")
+    same = {"What it does": "Else", "Says so": "Says why", "An attribute": "A number", "\n\n\n": "\n"}
+    for old, new in (same | {"return A": "return A  # why"}).items():
+        assert marks(old, new) == (module, function), new
+    assert not {*marks("return A", "return A + 1")} & {module, function}
+    changed, kept = marks("A = 1", "A = 2")
+    assert changed != module and kept == function

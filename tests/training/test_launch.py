@@ -1,11 +1,7 @@
 """A real torchtune run on the smoke model: checkpoint, log, reuse, and what is said when it fails."""
 
-from __future__ import annotations
-
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +11,6 @@ import pandas as pd
 import pytest
 
 from guard_utils.profiles import Run
-from guard_utils.prompt import GuardPrompt
-from guard_utils.scoring.scorer import GuardScorer, load_model
 from guard_utils.training.config import TrainingError, count_steps, resolve_config
 from guard_utils.training.dataset import GuardDataset, RecipeTokenizer
 from guard_utils.training.launch import DONE, Training, checkpoint, finetune, read_log
@@ -27,17 +21,8 @@ def training(run: Run, train_file: Path) -> Training:
     return finetune(run, train_file, progress=False)
 
 
-def test_checkpoint_loads_in_plain_transformers_and_differs_from_the_base(run: Run, training: Training) -> None:
+def test_log_is_a_table_and_the_loss_falls(run: Run, training: Training) -> None:
     assert checkpoint(run) == training.checkpoint
-    tuned, tokenizer = load_model(training.checkpoint, dtype="fp32")
-    base, _ = load_model(run.model_folder(), dtype="fp32")
-    moved = (tuned.model.layers[0].mlp.up_proj.weight - base.model.layers[0].mlp.up_proj.weight).abs().max()
-    assert moved > 0
-    scores = GuardScorer(tuned, GuardPrompt(run.policy, tokenizer)).score(["Hi Ann", "ok"], progress=False)
-    assert scores.log_probs.shape == (2, 32)
-
-
-def test_log_is_a_table_and_the_loss_falls(training: Training) -> None:
     assert list(training.log["step"]) == list(range(1, 7))
     assert list(training.log["examples"])[-1] == training.examples == 96
     assert training.log["loss"].iloc[-1] < training.log["loss"].iloc[0]
@@ -71,8 +56,6 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no step": ({"batch_size": 97}, "96 examples in 1 process.* make 0 steps"),
     "no step of several batches": ({"gradient_accumulation_steps": 7}, "make 0 steps"),
     "no step in the log": ({"log_every_n_steps": 7}, "make 6 steps, log_every_n_steps=7 logs none"),
-    "no epoch": ({"epochs": 0}, "epochs = 0: give a whole number of at least 1"),
-    "no step of an epoch": ({"max_steps_per_epoch": 0}, "max_steps_per_epoch = 0: give"),
     "long batches": ({"model": {"max_seq_len": 900}}, "16 longest examples has .* model.max_seq_len is 900; raise it"),
 }
 
@@ -114,15 +97,6 @@ def test_an_output_folder_that_can_not_be_written_is_one_sentence(run: Run, trai
     assert "\n" not in str(caught.value)
 
 
-def test_a_crash_shows_torchtunes_last_lines_and_a_hint(train_file: Path, elsewhere: Callable[..., Run]) -> None:
-    other = elsewhere({"model": {"num_layers": 3}})
-    with pytest.raises(TrainingError, match=r"(?s)status 1: the config's model has another shape.*layers\.2"):
-        finetune(other, train_file, progress=False)
-    assert not (other.folder / "training" / DONE).exists()
-    with pytest.raises(FileNotFoundError, match="notebook 03"):
-        checkpoint(other)
-
-
 def test_dataset_puts_the_loss_on_the_answer_only_and_names_broken_lines(
     smoke_folder: Path, train_file: Path, tmp_path: Path
 ) -> None:
@@ -161,8 +135,3 @@ def test_every_row_that_can_not_be_trained_on_is_listed_at_once(
         first = len(lines) - 5 if not more else 0
         for number, says in enumerate(("row is", "3000 tokens", "is empty", "lone surrogate", "lone surrogate")):
             assert f"broken.jsonl:{first + number + 1}: " in listed[number] and says in listed[number]
-
-
-def test_the_room_imports_no_torch_until_a_name_is_asked_for() -> None:
-    code = "import guard_utils.training, guard_utils.training.launch, sys; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

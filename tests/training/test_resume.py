@@ -1,14 +1,12 @@
 """Runs that are killed and taken up again end like runs that were left alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from safetensors.torch import load_file
 from guard_utils.profiles import Run
 from guard_utils.training.config import TrainingError, fingerprint
 from guard_utils.training.dataset import GuardDataset, RecipeTokenizer
-from guard_utils.training.launch import DONE, finetune, read_log
+from guard_utils.training.launch import DONE, Training, checkpoint, finetune, read_log
 from guard_utils.training.recipe import shared_prefix_recipe
 from guard_utils.training.resume import STATES, saved_state
 
@@ -100,7 +98,7 @@ def test_a_half_written_state_is_not_taken_for_a_whole_one(settings: Settings, t
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_leaves_the_last_whole_state_to_go_on_from(
+def test_a_full_disk_is_named_and_leaves_the_last_whole_state(
     train_file: Path, settings: Settings, elsewhere: Callable[..., Run], capfd: Any
 ) -> None:
     run = elsewhere({})
@@ -114,12 +112,9 @@ def test_a_full_disk_leaves_the_last_whole_state_to_go_on_from(
     full.symlink_to("/dev/full")
     with pytest.raises(TrainingError, match="status 1: the disk is full; make room"):
         finetune(run, train_file, progress=False)
+    assert "goes on after 32 of 96 examples" in capfd.readouterr().out
     state = saved_state(folder)
     assert state is not None and state.step == 2
-    full.unlink()
-    capfd.readouterr()
-    assert list(finetune(run, train_file, progress=False).log["step"]) == [1, 2, 3, 4, 5, 6]
-    assert "goes on after 32 of 96 examples" in capfd.readouterr().out
 
 
 SCRIPT = """
@@ -135,7 +130,7 @@ finetune(resolve("smoke"), Path(sys.argv[2]))
 def test_a_recipe_outlives_its_killed_notebook_and_the_next_call_waits_and_resumes(
     train_file: Path, settings: Settings, elsewhere: Callable[..., Run], tmp_path: Path, capfd: Any
 ) -> None:
-    options = {"batch_size": 4, "epochs": 2, "save_every_n_steps": 5, "shuffle": True}
+    options = {"batch_size": 4, "save_every_n_steps": 5, "shuffle": True}
     _, alone = train(settings(tmp_path / "alone", **options))
     run = elsewhere(options)
     training = run.folder / "training"
@@ -149,49 +144,51 @@ def test_a_recipe_outlives_its_killed_notebook_and_the_next_call_waits_and_resum
         time.sleep(0.05)
     notebook.kill()  # SIGKILL: its recipe ends by itself, when it next shows its progress
     notebook.wait()
-    (training / "epoch_1").mkdir()
-    (training / "epoch_1" / "tokenizer.json").write_text("{")
+    (training / "epoch_0").mkdir()
+    (training / "epoch_0" / "tokenizer.json").write_text("{")
     capfd.readouterr()
     resumed, said = finetune(run, train_file), capfd.readouterr()
     done = int(said.out.split("goes on after ")[1].split()[0])
-    assert 20 <= done < 192 and done % 20 == 0
-    assert f"| {done}/192" in said.err  # the bar starts where the run was cut off
-    assert list(resumed.log["step"]) == list(range(1, 49)) and resumed.examples == 192
+    assert 20 <= done < 96 and done % 20 == 0
+    assert f"| {done}/96" in said.err  # the bar starts where the run was cut off
+    assert list(resumed.log["step"]) == list(range(1, 25)) and resumed.examples == 96
     columns = ["step", "loss", "lr"]
     pd.testing.assert_frame_equal(alone[columns], resumed.log[columns], rtol=1e-6)
-    folders = (tmp_path / "alone" / "epoch_1", resumed.checkpoint)
+    folders = (tmp_path / "alone" / "epoch_0", resumed.checkpoint)
     weights = [load_file(next(folder.glob("*.safetensors"))) for folder in folders]
     assert all(torch.allclose(weights[0][key], weights[1][key], atol=1e-6) for key in weights[0])
     assert json.loads((resumed.checkpoint / "tokenizer.json").read_text())
     assert not (training / STATES).exists()
 
 
-def start_and_wait(run: Run, train_file: Path, capfd: Any) -> tuple[threading.Thread, list[Any]]:
-    """Calls `finetune` in a thread; returns once it says that it waits, with a list that its result goes to."""
-    results: list[Any] = []
-    call = threading.Thread(target=lambda: results.append(finetune(run, train_file, progress=False)))
-    call.start()
+def start_and_wait(run: Run, train_file: Path, capfd: Any) -> Future[Training]:
+    """Calls `finetune` in a thread; returns once it says that it waits."""
+    call = ThreadPoolExecutor(1).submit(finetune, run, train_file, progress=False)
     said, deadline = "", time.monotonic() + 60
     while "waiting until it ends" not in said:
-        assert call.is_alive() and time.monotonic() < deadline
+        assert not call.done() and time.monotonic() < deadline
         time.sleep(0.05)
         said += capfd.readouterr().out
-    return call, results
+    return call
 
 
-def test_a_live_recipe_is_waited_for_and_a_state_of_other_data_is_not_resumed(
+def test_a_live_recipe_is_waited_for_a_state_of_other_data_goes_and_a_crash_is_told(
     train_file: Path, elsewhere: Callable[..., Run], capfd: Any
 ) -> None:
-    run = elsewhere({"max_steps_per_epoch": 1})
-    state = run.folder / "training" / STATES / "step_4"
+    run = elsewhere({"model": {"num_layers": 3}})
+    training = run.folder / "training"
+    state = training / STATES / "step_4"
     state.mkdir(parents=True)
     (state / "whole.json").write_text(json.dumps({"step": 4, "epoch": 0, "batches": 4, "seconds": 1.0}))
-    (run.folder / "training" / "started.json").write_text(json.dumps({"fingerprint": "of other data"}))
+    (training / "started.json").write_text(json.dumps({"fingerprint": "of other data"}))
     with FileLock(run.folder / "training.recipe.lock"):
-        call, results = start_and_wait(run, train_file, capfd)
+        call = start_and_wait(run, train_file, capfd)
         assert state.exists()
-    call.join(timeout=300)
-    assert list(results[0].log["step"]) == [1]
+    with pytest.raises(TrainingError, match=r"(?s)status 1: the config's model has another shape.*layers\.2"):
+        call.result(timeout=300)
+    assert not (training / STATES).exists() and not (training / DONE).exists()
+    with pytest.raises(FileNotFoundError, match="notebook 03"):
+        checkpoint(run)
 
 
 def test_a_second_call_waits_for_the_first_and_takes_what_it_made(
@@ -200,10 +197,9 @@ def test_a_second_call_waits_for_the_first_and_takes_what_it_made(
     run = elsewhere({})
     (run.folder / "training" / "logs").mkdir(parents=True)
     with FileLock(run.folder / "training.lock"):
-        call, results = start_and_wait(run, train_file, capfd)
+        call = start_and_wait(run, train_file, capfd)
         (run.folder / "training" / "logs" / "log_1.txt").write_text("Step 1 | loss:3.0 \n")
         dataset = GuardDataset(RecipeTokenizer(str(run.model_folder())), source=str(train_file))
         mark = fingerprint(run, dataset)
         (run.folder / "training" / DONE).write_text(json.dumps({"fingerprint": mark, "seconds": 1.0}))
-    call.join(timeout=30)
-    assert results[0].seconds == 1.0
+    assert call.result(timeout=30).seconds == 1.0

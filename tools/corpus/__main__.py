@@ -1,7 +1,7 @@
 """Makes the frozen data of the series again: `python -m tools.corpus` writes notebooks/data/*.parquet.
 
 * `corpus.parquet`: the embedded corpus with its splits; training rows in two phases (1: texts of one clause, 2:
-  composed texts), those that share anything with a held-out set taken out.
+  composed texts and letters, mixed), those that share anything with a held-out set taken out.
 * `presidio-templates.parquet`: the independent benchmark, templates of presidio-evaluator (MIT) with values.
 
 Everything that a change of this folder would alter shows as another SHA-256 of canonical JSON, which is printed.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,12 +25,21 @@ from guard_utils.files import fetch, write_whole
 from guard_utils.profiles import repository
 from tools.corpus.compose import generate
 from tools.corpus.independent import fill, presidio_fillers, presidio_templates
+from tools.corpus.letters import generate_letters
 from tools.corpus.values import Split
 
 Row = dict[str, Any]
 
 SEED = 0
-ROWS = {"train-1": 3_379, "train-2": 2_765, "validation": 400, "test": 800, "independent": 1_500}
+ROWS = {
+    "train-1": 2_000,
+    "train-2": 1_300,
+    "train-letters": 2_800,
+    "validation": 400,
+    "validation-letters": 200,
+    "test": 800,
+    "independent": 1_500,
+}
 """Rows of each part, before leaks are taken out of training."""
 MASK = pa.struct({"value": pa.string(), "start": pa.int64(), "end": pa.int64(), "label": pa.string()})
 SCHEMA = pa.schema(
@@ -54,9 +64,13 @@ def rows_of(part: str, count: int) -> Iterator[dict[str, Any]]:
         folder = fetch("presidio-templates")
         rows: Iterable[dict[str, Any]] = fill(presidio_templates(folder), presidio_fillers(folder), n=count, seed=SEED)
         return (row | {"phase": None} for row in rows)
-    split, _, phase = part.partition("-")
-    rows = generate(count, split=cast(Split, split), seed=SEED, simple=phase == "1")
-    return (row | {"phase": int(phase) if phase else None} for row in rows)
+    split, _, kind = part.partition("-")
+    if kind == "letters":
+        rows = generate_letters(count, split=cast(Split, split), seed=SEED)
+    else:
+        rows = generate(count, split=cast(Split, split), seed=SEED, simple=kind == "1")
+    phase = None if split != "train" else 1 if kind == "1" else 2
+    return (row | {"phase": phase} for row in rows)
 
 
 def sha256(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -82,9 +96,12 @@ def main() -> None:
     """Writes both files and prints what is in them."""
     parts = {part: list(rows_of(part, count)) for part, count in ROWS.items()}
     held_out = {part: rows for part, rows in parts.items() if not part.startswith("train")}
-    train = without_leaks(parts["train-1"] + parts["train-2"], held_out.values())
+    # Any share of a phase is a sample of what it holds.
+    second = parts["train-2"] + parts["train-letters"]
+    random.Random(SEED).shuffle(second)
+    train = without_leaks(parts["train-1"] + second, held_out.values())
     files = {
-        "corpus": [*train, *held_out["validation"], *held_out["test"]],
+        "corpus": [*train, *held_out["validation"], *held_out["validation-letters"], *held_out["test"]],
         "presidio-templates": held_out["independent"],
     }
     for name, rows in files.items():

@@ -1,0 +1,161 @@
+"""A run's tuned guard, and whole files of texts scored with it, as often as that is cut off.
+
+A result has a row for each of the file, in its order: `row` (from 1), `id`, `predicted`, `p_<code>`..., `p_unsafe`,
+`outside`; and `fault`, empty where the row was scored, else why not. Does not: compare answers with labels.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from guard_utils.files import write_table, write_text
+from guard_utils.profiles import Run
+from guard_utils.prompt import GuardPrompt
+from guard_utils.scoring.cached import guard_facts
+from guard_utils.scoring.scorer import DTYPES, GuardScorer, load_model
+from guard_utils.training.adapters import load_adapter, shipped_adapter
+from guard_utils.training.launch import checkpoint
+
+CHUNK = 256  # rows that are scored and saved at a time; a kill costs at most these
+Row = tuple[dict[str, Any], str]  # fields, and what is wrong where they could not be read
+
+
+def load_guard(run: Run, **settings: Any) -> GuardScorer:
+    """Loads a run's own fine-tuned model, else the guard that comes with the series, and says which.
+
+    `settings` are those of `GuardScorer`. FileNotFoundError where there is neither; see `load_adapter` for the guard
+    that comes with the series.
+    """
+    adapter = None
+    try:
+        folder = checkpoint(run)
+    except FileNotFoundError:
+        adapter = shipped_adapter(run)
+        if adapter is None:
+            raise
+        folder = run.model_folder()
+    model, tokenizer = load_model(folder, dtype="fp32" if adapter else run.dtype, device=run.device)
+    prompt = GuardPrompt(run.policy, tokenizer)
+    if adapter:
+        load_adapter(model, adapter, prompt=prompt)
+        for weight in model.parameters():  # buffers stay: transformers keeps rotary frequencies in fp32, too
+            weight.data = weight.data.to(DTYPES[run.dtype])
+    series = "the one that comes with the series; notebook 03 trains your own"
+    print(f"guard: {series if adapter else 'the one that you trained'}")
+    return GuardScorer(model, prompt, **settings)
+
+
+def score_file(run: Run, file: Path, output: Path, *, shard: tuple[int, int] = (1, 1)) -> pd.DataFrame:
+    """Scores the texts of a file into a table; the same call goes on where one was cut off, to the same table.
+
+    Args:
+        run: Whose guard scores; see `load_guard`.
+        file: `.jsonl`, `.csv` or `.parquet`, with a column `text`, and `id` where rows have names.
+        output: Parquet file to write. Until all is done, `<output>.parts/` holds what is.
+        shard: Number of a part, from 1, and of all parts; their tables, one after another, are that of the whole.
+
+    Raises:
+        FileNotFoundError: There is no such file, or no guard.
+        ValueError: The file can't be read, would be overwritten, has no column of texts, or too few rows for so many
+            parts.
+    """
+    if output.resolve() == file.resolve():
+        raise ValueError(f"{output} is the file of texts; write the result to another")
+    rows = _read(file)
+    number, count = shard
+    chunks = [range(start, min(start + CHUNK, len(rows))) for start in range(0, len(rows), CHUNK)]
+    if count > len(chunks):
+        raise ValueError(f"{count} shards of {file} asked for; it has {len(rows)} rows, so take at most {len(chunks)}")
+    chunks = chunks[len(chunks) * (number - 1) // count : len(chunks) * number // count]
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    facts = json.dumps({"file": digest, "shard": shard, "policy": repr(run.policy), **guard_facts(run)}, indent=2)
+    folder = output.with_name(f"{output.name}.parts")
+    made_from = folder / "facts.json"
+    if not made_from.exists() or made_from.read_text(encoding="utf-8") != facts:
+        if folder.exists():
+            shutil.rmtree(folder)  # of another file, guard or shard
+        write_text(made_from, facts)
+    parts = {folder / f"{chunk.start}.parquet": chunk for chunk in chunks}
+    missing = [part for part in parts if not part.exists()]
+    if missing:
+        guard = load_guard(run)
+        total, left = sum(map(len, chunks)), sum(len(parts[part]) for part in missing)
+        with tqdm(desc="scoring", total=total, initial=total - left, unit=" texts") as bar:
+            for part in missing:
+                write_table(part, _score(guard, rows, parts[part]))
+                bar.update(len(parts[part]))
+    table = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+    write_table(output, table)
+    shutil.rmtree(folder)
+    return table
+
+
+def _read(file: Path) -> list[Row]:
+    if file.suffix == ".jsonl":
+        rows = list(_read_jsonl(file))
+    elif file.suffix == ".csv":
+        rows = list(_read_csv(file))
+    elif file.suffix == ".parquet":
+        rows = [(fields, "") for fields in pd.read_parquet(file).to_dict("records")]
+    else:
+        raise ValueError(f"{file} is no .jsonl, .csv or .parquet file; convert it to one of them")
+    if not any("text" in fields for fields, _ in rows):
+        found = ", ".join(map(str, rows[0][0])) if rows else "no row"
+        raise ValueError(f"{file} has no column 'text' but {found}; give the column of texts this name")
+    return rows
+
+
+def _read_jsonl(file: Path) -> Iterator[Row]:
+    # Bytes that are no UTF-8 become lone surrogates, which the prompt refuses.
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+        for line in filter(str.strip, lines):
+            try:
+                yield dict(json.loads(line)), ""
+            except (RecursionError, TypeError, ValueError):
+                yield {}, f"{line[:40]!r} is no JSON object; write one a line, with a field 'text'"
+
+
+def _read_csv(file: Path) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)  # a long text is refused by the prompt, and keeps no other from being read
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        reader = csv.DictReader(lines, strict=True)
+        try:
+            for fields in reader:
+                yield fields, "it has more fields than the header; put the text in quotes" if None in fields else ""
+        except csv.Error as error:  # an open quote would swallow rows
+            raise ValueError(f"{file}, after line {reader.line_num}: {error}; close or double the quotes") from error
+
+
+def _score(guard: GuardScorer, rows: list[Row], chunk: range) -> pd.DataFrame:
+    """The result's rows of a chunk."""
+    ids, texts, faults = list[str](), list[Any](), list[str]()
+    for number in chunk:
+        fields, fault = rows[number]
+        name: Any = fields.get("id")
+        text: Any = fields.get("text")
+        if not fault:
+            try:
+                guard.prompt.segments(text)
+            except (TypeError, ValueError) as error:
+                fault = str(error)
+        ids.append(str(number + 1 if pd.isna(name) else name).encode(errors="backslashreplace").decode())
+        texts.append(text)
+        faults.append(fault)
+    good = [place for place, fault in enumerate(faults) if not fault]
+    scores = guard.score([texts[place] for place in good], progress=False)
+    answers = pd.DataFrame({"predicted": [list(verdict.codes) for verdict in scores.best]}, index=good)
+    for code, marginals in zip(scores.codes, scores.marginals.T, strict=True):
+        answers[f"p_{code}"] = marginals
+    answers["p_unsafe"] = scores.unsafe
+    answers["outside"] = scores.outside
+    table = pd.DataFrame({"row": [number + 1 for number in chunk], "id": ids})
+    return table.join(answers).assign(fault=faults)
