@@ -1,7 +1,5 @@
 """Fixtures that several test files share; models and tokenizers are made or loaded once a session."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Files are written whole or not at all; assets are verified, whole or absent, and fetched once."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
@@ -13,12 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 from safetensors import SafetensorError
 
 from guard_utils import files
-from guard_utils.files import ASSETS, DONE, Asset, AssetError, cache_root, fetch, write_table, write_text, write_whole
+from guard_utils.files import ASSETS, DONE, Asset, AssetError, cache_root, fetch, write_text, write_whole
 
 
 def left_in(folder: Path) -> list[str]:
@@ -67,12 +64,6 @@ def test_many_writers_at_once_leave_one_whole_file(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda text: write_text(tmp_path / "one.txt", text), texts * 5))
     assert (tmp_path / "one.txt").read_text() in texts and left_in(tmp_path) == ["one.txt"]
-
-
-def test_a_table_comes_back(tmp_path):
-    table = pd.DataFrame({"text": ["a", "b"], "codes": [["S1", "S2"], []]})
-    read = pd.read_parquet(write_table(tmp_path / "t.parquet", table))
-    assert [list(codes) for codes in read["codes"]] == table["codes"].tolist()
 
 
 def no_network(*args, **kwargs):
@@ -131,11 +122,7 @@ def test_a_corrupt_download_is_refused_and_leaves_nothing(monkeypatch, cache, sm
     [
         ("WARNING: x\nERROR: No matching distribution\n", AssetError, r"No matching[^\n]*; check the network"),
         ("", AssetError, "llama-models==0.3.0: pip wrote no wheel; check the network"),
-        (
-            "/bin/python: No module named pip\n",
-            AssetError,
-            "named pip; give this environment pip: `python -m ensurepip`",
-        ),
+        ("/bin/python: No module named pip\n", AssetError, "named pip; .*: `python -m ensurepip`"),
         ("ERROR: [Errno 28] No space left on device\n", OSError, "can't write in .*/cache: .*set GUARD_UTILS_CACHE"),
     ],
 )
@@ -144,22 +131,6 @@ def test_why_pip_failed_is_said_with_its_last_line_and_the_fix(monkeypatch, cach
     with pytest.raises(error, match=message) as found:
         fetch("llama3-tokenizer")
     assert left_in(cache) == [] and ("network" in str(found.value)) == ("network" in message)
-
-
-def test_a_disk_that_fills_up_while_converting_is_named_and_leaves_nothing(monkeypatch, cache, small):
-    def fail(gguf):
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(files, "_convert_gguf", fail)
-    with pytest.raises(OSError, match="can't write in .*/cache: .*No space left.* or set GUARD_UTILS_CACHE"):
-        fetch("small")
-    assert left_in(cache) == []
-
-
-def test_a_cache_that_is_no_folder_is_named(monkeypatch, cache):
-    cache.touch()
-    with pytest.raises(OSError, match="cache"):
-        fetch("llama3-tokenizer")
 
 
 def test_an_empty_variable_means_unset(monkeypatch, cache):
@@ -185,14 +156,21 @@ def test_a_full_disk_is_found_before_the_download(monkeypatch, cache):
     assert left_in(cache) == []
 
 
-def test_a_crash_while_converting_leaves_nothing_and_the_next_call_repairs_it(monkeypatch, cache, small):
-    def crash(gguf):
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (MemoryError(), MemoryError, None),
+        (SafetensorError("No space left on device (os error 28)"), OSError, "in .*/cache: .* or set GUARD_UTILS_CACHE"),
+    ],
+)
+def test_the_call_after_an_error_while_converting_repairs_it(monkeypatch, cache, small, error, raised, message):
+    def fail(gguf):
         (gguf.parent / "half.safetensors").write_text("half")
-        raise MemoryError
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_convert_gguf", crash)
-        with pytest.raises(MemoryError):
+        patch.setattr(files, "_convert_gguf", fail)
+        with pytest.raises(raised, match=message):
             fetch("small")
     assert left_in(cache) == []
     assert (fetch("small") / "words.txt").exists()
@@ -209,13 +187,6 @@ def test_an_unknown_name_lists_the_known(cache):
     with pytest.raises(AssetError, match=r"'smollm'.*smollm2-135m, presidio-templates, llama3-tokenizer, .*smoke"):
         fetch("smollm")
     assert not cache.exists()
-
-
-@pytest.mark.parametrize("asset", ASSETS.values(), ids=list(ASSETS))
-def test_every_asset_is_pinned_by_version_and_hash(asset):
-    assert asset.package.count("==") == 1 and len(bytes.fromhex(asset.sha256)) == 32
-    assert asset.members and asset.megabytes > 0
-    assert len({Path(member).name for member in asset.members}) == len(asset.members), "unpacked side by side"
 
 
 def test_the_smoke_model_is_the_same_each_time_and_leaves_the_global_seed_alone(monkeypatch, smoke_folder, tmp_path):

@@ -1,7 +1,5 @@
 """The formatter against expectations worked out from its specification, each fault of the reference, and rows."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random
@@ -32,6 +30,7 @@ from guard_utils.formatter import (
 from guard_utils.policy import PII, ParseFailure, Taxonomy, Verdict, parse, parse_generated
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+BEFORE, AFTER = ExplanationPosition.BEFORE_DECISION, ExplanationPosition.AFTER_DECISION
 NO_DROPS = AugmentationConfigs(should_add_examples_with_dropped_nonviolated_prompt_categories=False)
 DROP_VIOLATED = AugmentationConfigs(
     should_add_examples_with_dropped_nonviolated_prompt_categories=False,
@@ -61,19 +60,14 @@ def configs(
     )
 
 
-def example(
-    codes: list[str] | None = None, *, prompt: Any = "p", response: Any = "r", **changes: Any
-) -> TrainingExample:
+def example(codes: list[str] | None = None, **changes: Any) -> TrainingExample:
     codes = codes or []
-    fields = {"violated_category_codes": codes, "label": "unsafe" if codes else "safe", "explanation": "why"} | changes
-    return TrainingExample(prompt=prompt, response=response, **fields)
+    fields = {"prompt": "p", "response": "r", "violated_category_codes": codes, "explanation": "why"}
+    return TrainingExample(**fields | {"label": "unsafe" if codes else "safe"} | changes)
 
 
 def lines(*examples: TrainingExample, **options: Any) -> list[str]:
     return create_formatted_finetuning_examples(examples, configs(**options))
-
-
-# --- options, by hand from the specification -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -85,50 +79,15 @@ def lines(*examples: TrainingExample, **options: Any) -> list[str]:
         (example(response=None), {}, "<\nO1: name1. \n|human: p> safe"),
         (example(response=""), {}, "<\nO1: name1. \n|human: p\n\nchatbot: > safe"),
         (example(["O1"]), {"listed": False}, "<\nO1: name1. \n|human: p\n\nchatbot: r> unsafe"),
-        (
-            example(prompt="{guidelines} {}"),
-            {"template": "{{{conversation}}}"},
-            "{human: {guidelines} {}\n\nchatbot: r} safe",
-        ),
+        (example(prompt="{policy}"), {"template": "{{{conversation}}}"}, "{human: {policy}\n\nchatbot: r} safe"),
+        (example(["1"]), {"prefix": ""}, "<\n1: name1. \n|human: p\n\nchatbot: r> unsafe\n1"),
+        (example(["{x}1"]), {"prefix": "{x}"}, "<\n{x}1: name1. \n|human: p\n\nchatbot: r> unsafe\n{x}1"),
+        (example(), {"position": BEFORE}, "<\nO1: name1. \n|human: p\n\nchatbot: r> Explanation: why\nsafe"),
+        (example(["O1"]), {"position": AFTER}, "<\nO1: name1. \n|human: p\n\nchatbot: r> unsafe\nO1\nExplanation: why"),
     ],
 )
 def test_options(given: TrainingExample, options: dict[str, Any], expected: str) -> None:
     assert lines(given, **{"count": 1} | options) == [expected]
-
-
-def test_explanation_before_and_after() -> None:
-    (before,) = lines(example(["O1"]), count=1, position=ExplanationPosition.BEFORE_DECISION)
-    (after,) = lines(example(["O1"]), count=1, position=ExplanationPosition.AFTER_DECISION)
-    assert before.endswith("> Explanation: why\nunsafe\nO1")
-    assert after.endswith("> unsafe\nO1\nExplanation: why")
-
-
-@pytest.mark.parametrize("prefix", ["S", "", "Cat-", "{x}"])
-def test_any_prefix(prefix: str) -> None:
-    (line,) = lines(example([f"{prefix}2"]), prefix=prefix, count=2)
-    assert line == f"<\n{prefix}1: name1. \n{prefix}2: name2. \n|human: p\n\nchatbot: r> unsafe\n{prefix}2"
-
-
-def test_a_repeated_code_counts_once() -> None:
-    assert lines(example(["O2", "O2", "O1"])) == lines(example(["O2", "O1"]))
-
-
-def test_order_of_codes_beyond_eight_categories_is_the_references() -> None:
-    # the reference joins a set of positions, and {1, 8} iterates as 8, 1
-    for codes in (["O2", "O9"], ["O9", "O2"]):
-        assert lines(example(codes), count=10)[0].endswith("unsafe\nO9,O2")
-
-
-def test_two_seeded_examples_to_the_letter() -> None:
-    # Random(42): shuffle -> 1 0 2, random() < 0.5, shuffle -> 2 0 1, randint(0, 1) drops none, shuffle -> 1 2 0
-    augmentation = AugmentationConfigs(0.5, None, True, True)
-    options = {"shuffle": True, "augmentation": augmentation, "template": "{guidelines}|{conversation}|"}
-    assert lines(example(["O1", "O3"]), **options) == [
-        "\nO1: name2. \nO2: name1. \nO3: name3. |human: p\n\nchatbot: r| unsafe\nO2,O3",
-        "\nO1: name3. \nO2: name1. \nO3: name2. |human: p\n\nchatbot: | safe",
-        "\nO1: name2. \nO2: name3. \nO3: name1. |human: p\n\nchatbot: r| unsafe\nO3,O2",
-        "\nO1: name2. |human: p\n\nchatbot: r| safe",
-    ]
 
 
 def test_shuffled_codes_of_a_text_are_read_by_the_tolerant_reader_only() -> None:
@@ -143,13 +102,6 @@ def test_shuffled_codes_of_a_text_are_read_by_the_tolerant_reader_only() -> None
     assert 0 < unsorted < 50
 
 
-def test_explanations_of_augmented_examples() -> None:
-    augmentation = AugmentationConfigs(1, "it is empty", False, True, "not looked for")
-    _, empty, dropped = lines(example(["O1"]), position=ExplanationPosition.AFTER_DECISION, augmentation=augmentation)
-    assert empty.endswith("chatbot: > safe\nExplanation: it is empty")
-    assert dropped.endswith("chatbot: r> safe\nExplanation: not looked for")
-
-
 def test_no_empty_response_copy_of_a_prompt_alone_or_an_empty_response() -> None:
     always = AugmentationConfigs(1, None, False)
     assert [len(lines(example(response=r), augmentation=always)) for r in ("N/A", None, "", "r")] == [1, 1, 1, 2]
@@ -158,9 +110,6 @@ def test_no_empty_response_copy_of_a_prompt_alone_or_an_empty_response() -> None
 def test_a_prompt_keeps_at_least_one_category() -> None:
     for seed in range(20):
         assert lines(example(), count=1, seed=seed, augmentation=AugmentationConfigs()) == lines(example(), count=1) * 2
-
-
-# --- many options at once --------------------------------------------------------------------------------------------
 
 
 def workload(seed: int) -> tuple[list[TrainingExample], FormatterConfigs]:
@@ -208,9 +157,6 @@ def test_repeatable_and_without_side_effects() -> None:
         assert create_formatted_finetuning_examples(iter(items), options) == first
 
 
-# --- the reference's faults ------------------------------------------------------------------------------------------
-
-
 def test_all_categories_violated_has_no_copy_without_them() -> None:
     full = example(["O1", "O2", "O3"], response=None)
     assert lines(full, augmentation=DROP_VIOLATED) == lines(full)
@@ -226,27 +172,26 @@ def test_prefix_that_ends_in_a_digit() -> None:
     assert line.endswith("unsafe\nS1-12")
 
 
-BAD_EXAMPLES = {
-    "unsafe without codes": (example(label="unsafe"), r"codes of an unsafe one is \[\]; list"),
-    "safe with codes": (example(["O1"], label="safe"), r"codes of a safe one is \['O1'\]; label it"),
-    "out of range": (example(["O4"]), "violated code is 'O4'; write one of 3 as 'O1'"),
-    "zero": (example(["O0"]), "violated code is 'O0'"),
-    "other prefix": (example(["S1"]), "violated code is 'S1'"),
-    "leading zero": (example(["O01"]), "violated code is 'O01'"),
-    "number": (example([1]), "violated code is 1;"),  # type: ignore[list-item]
-    "list as code": (example([["O1"]]), r"violated code is \['O1'\];"),  # type: ignore[list-item]
-    "codes as text": (example(violated_category_codes="O1"), "violated_category_codes is 'O1'; give a list"),
-    "null codes": (example(violated_category_codes=None), "violated_category_codes is None; give a list"),
-    "null prompt": (example(prompt=None), "prompt is None; give its text"),
-    "number as prompt": (example(prompt=3.5), "prompt is 3.5;"),
-    "NaN as response": (example(response=float("nan")), "response is nan; give text or None"),
-    "label": (example(label="Unsafe"), "label is 'Unsafe'; write 'safe' or 'unsafe'"),
-}
+BAD_EXAMPLES = [
+    (example(label="unsafe"), r"codes of an unsafe one is \[\]; list"),
+    (example(["O1"], label="safe"), r"codes of a safe one is \['O1'\]; label it"),
+    (example(["O4"]), "violated code is 'O4'; write one of 3 as 'O1'"),
+    (example(["O0"]), "violated code is 'O0'"),
+    (example(["S1"]), "violated code is 'S1'"),
+    (example(["O01"]), "violated code is 'O01'"),
+    (example([1]), "violated code is 1;"),  # type: ignore[list-item]
+    (example([["O1"]]), r"violated code is \['O1'\];"),  # type: ignore[list-item]
+    (example(violated_category_codes="O1"), "violated_category_codes is 'O1'; give a list"),
+    (example(violated_category_codes=None), "violated_category_codes is None; give a list"),
+    (example(prompt=None), "prompt is None; give its text"),
+    (example(prompt=3.5), "prompt is 3.5;"),
+    (example(response=float("nan")), "response is nan; give text or None"),
+    (example(label="Unsafe"), "label is 'Unsafe'; write 'safe' or 'unsafe'"),
+]
 
 
-@pytest.mark.parametrize("name", BAD_EXAMPLES)
-def test_bad_example_names_index_value_and_fix(name: str) -> None:
-    bad, message = BAD_EXAMPLES[name]
+@pytest.mark.parametrize(("bad", "message"), BAD_EXAMPLES)
+def test_bad_example_names_index_value_and_fix(bad: TrainingExample, message: str) -> None:
     with pytest.raises(ValueError, match=f"training example 1: .*{message}"):
         lines(example(), bad)
 
@@ -255,7 +200,7 @@ def test_missing_explanation_is_an_error_only_where_explanations_are_written() -
     silent = example(explanation=None)
     assert len(lines(silent)) == 1
     with pytest.raises(ValueError, match="training example 0: explanation is None"):
-        lines(silent, position=ExplanationPosition.AFTER_DECISION)
+        lines(silent, position=AFTER)
 
 
 def test_unsafe_without_codes_where_nothing_needs_them() -> None:
@@ -277,12 +222,12 @@ def test_unsafe_without_codes_where_nothing_needs_them() -> None:
         ({"augmentation": AugmentationConfigs(1.5)}, "empty_responses is 1.5; give 0 to 1"),
         ({"augmentation": AugmentationConfigs(float("nan"))}, "empty_responses is nan"),
         (
-            {"augmentation": AugmentationConfigs(0.1), "position": ExplanationPosition.AFTER_DECISION},
-            "explanation_for_augmentation_with_safe_example_with_empty_response is None; say why",
+            {"augmentation": AugmentationConfigs(0.1), "position": AFTER},
+            "with_empty_response is None; say",
         ),
         (
-            {"augmentation": AugmentationConfigs(0, None, True, True), "position": ExplanationPosition.BEFORE_DECISION},
-            "explanation_for_augmentation_with_dropped_violated_and_nonviolated_prompt_categories is None; say why",
+            {"augmentation": AugmentationConfigs(0, None, True, True), "position": BEFORE},
+            "categories is None; say",
         ),
     ],
 )
@@ -303,9 +248,6 @@ def test_one_text_where_a_list_is_meant(tmp_path: Path) -> None:
     letters = replace(configs(), guidelines=Guidelines("abc"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="categories is 'abc'; give at least one Category"):
         create_formatted_finetuning_examples([], letters)
-
-
-# --- training rows ---------------------------------------------------------------------------------------------------
 
 
 def judged(text: str, codes: tuple[str, ...] = ()) -> Example:
@@ -349,11 +291,8 @@ def test_rows_survive_the_round_trip(tmp_path_factory: pytest.TempPathFactory, d
     examples = [judged(text, Verdict.of(codes).codes) for text, codes in drawn]
     path = tmp_path_factory.mktemp("rows") / "train.jsonl"
     assert write_training_file(examples, path, taxonomy) == len(examples)
-    lines = path.read_text(encoding="ascii").splitlines()
-    assert [parse(json.loads(line)["answer"], taxonomy) for line in lines] == [item.verdict for item in examples]
-    assert [read_training_row(line, taxonomy) for line in lines] == [
-        TrainingRow((("User", example.text),), example.verdict, taxonomy) for example in examples
-    ]
+    found = [read_training_row(line, taxonomy) for line in path.read_text(encoding="ascii").splitlines()]
+    assert found == [TrainingRow((("User", item.text),), item.verdict, taxonomy) for item in examples]
 
 
 GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe\nS2"}
@@ -374,12 +313,10 @@ GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe
         ({"turns": [["User", "a", "b"]]}, "turns is .*pairs"),
         ({"turns": [["Agent", "a"]]}, r"roles of the turns is \['Agent'\]; begin with 'User'"),
         ({"turns": [["User", "a"], ["User", "b"]]}, "alternate with 'Agent'"),
-        ({"turns": [["user", "a"]]}, "begin with 'User'"),
         ({"answer": "unsafe"}, "answer is 'unsafe'; write"),
         ({"answer": "unsafe\nS3"}, "ascending codes to S2"),
         ({"answer": "unsafe\nS2,S1"}, "answer is"),
         ({"answer": "unsafe\nS2 "}, "answer is"),
-        ({"answer": " safe"}, "answer is ' safe'"),
         ({"answer": None}, "answer is None"),
         ({"extra": 1}, "row is .*'policy', 'turns', 'answer' and nothing else"),
     ],

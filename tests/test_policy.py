@@ -1,7 +1,5 @@
 """Categories, policies and the answer's grammar."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import pytest
@@ -24,23 +22,11 @@ from guard_utils.policy import (
 codes_of_pii = st.sets(st.sampled_from(PII.codes))
 
 
-# --- taxonomy ---------------------------------------------------------------
-
-
 def test_the_two_taxonomies_are_as_published():
     assert LLAMA_GUARD_3.codes == tuple(f"S{i}" for i in range(1, 15))
-    assert (LLAMA_GUARD_3.names["S1"], LLAMA_GUARD_3.names["S7"], LLAMA_GUARD_3.names["S14"]) == (
-        "Violent Crimes",
-        "Privacy",
-        "Code Interpreter Abuse",
-    )
-    assert PII.names == {
-        "S1": "Name",
-        "S2": "IP Address",
-        "S3": "Phone Number",
-        "S4": "Address",
-        "S5": "Credit Card",
-    }
+    published = {"S1": "Violent Crimes", "S7": "Privacy", "S14": "Code Interpreter Abuse"}
+    assert published.items() <= LLAMA_GUARD_3.names.items()
+    assert list(PII.names.values()) == ["Name", "IP Address", "Phone Number", "Address", "Credit Card"]
 
 
 def test_a_code_is_the_position_of_its_category():
@@ -88,9 +74,6 @@ def test_faulty_taxonomies_are_refused_with_the_remedy(make, message):
 def test_one_text_where_a_list_is_meant_is_no_list_of_letters(make, message):
     with pytest.raises(TypeError, match=message):
         make()
-
-
-# --- verdict ----------------------------------------------------------------
 
 
 @given(codes_of_pii)
@@ -157,9 +140,7 @@ def test_a_generated_answer_may_have_any_order_case_and_white_space(codes, comma
     assert parse_generated(answer, PII) == Verdict.of(codes)
 
 
-@pytest.mark.parametrize(
-    "answer", ["", "safe.", "safe,", "safe S1", "unsafe", "unsafe\nS1,", "unsafe S6", "S1", "not safe"]
-)
+@pytest.mark.parametrize("answer", ["", "safe.", "safe S1", "unsafe", "unsafe\nS1,", "unsafe S6", "S1", "not safe"])
 def test_doubt_is_a_failure_for_the_tolerant_reader_too(answer):
     found = parse_generated(answer, PII)
     assert isinstance(found, ParseFailure)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import math
 from contextlib import nullcontext
@@ -31,12 +29,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path / "notebooks")
     monkeypatch.delenv("GUARD_STRICT", raising=False)
     return Run(profile=PROFILES["smoke"], policy=PII, seed=7, folder=tmp_path / "artifacts/smoke")
-
-
-def test_interval_reads_as_text() -> None:
-    interval = Interval(0.9119, 0.8991, 0.924)
-    assert str(interval) == f"{interval}" == "0.912 [0.899, 0.924]"
-    assert str(Interval(0.25)) == "0.250" and str(Interval(math.nan)) == "not measured"
 
 
 def test_intervals_of_a_bootstrap_table() -> None:
@@ -93,7 +85,6 @@ def test_cores_and_versions_are_those_of_the_machine_that_made_the_numbers(run: 
         ({"values": {}}, "0 values"),
         ({"n": 0}, "on 0 prompts"),
         ({"values": {"f1": math.inf}}, "JSON"),
-        ({"when": object()}, "JSON"),
         ({"files": {"config": ["/somewhere/run.yaml"]}}, 'holds the path "/somewhere/run.yaml"'),
         ({"model": "/cache/model"}, "holds the path"),
         ({"place": Path("main")}, "JSON"),
@@ -124,9 +115,7 @@ def test_missing_and_broken_records_say_what_to_do(run: Run) -> None:
         (math.nan, "! single f1 not measured, expected 0.900 ± 0.020 (n=999): outside the tolerance"),
     ],
 )
-def test_expect_warns_a_reader_and_fails_a_test(
-    run: Run, value: float, told: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expect_warns_or_fails(run: Run, value: float, told: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     record(run, "single", {"f1": value, "other": 0.5}, 40)
     for metrics in ((), ("f1",)):
         assert expect(run, "single", *metrics) == (told[0] == "✓")

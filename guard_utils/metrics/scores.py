@@ -116,16 +116,22 @@ def summary(df: pd.DataFrame, policy: Taxonomy) -> dict[str, float]:
     return found
 
 
-def _average_precision(positive: Array, score: Array, weights: Array) -> Array:
-    """Average precision of one category, [draws]; NaN where no positive row has weight."""
+def _average_precision(positive: Array, score: Array) -> Callable[[Array], Array]:
+    """Average precision of one category, [draws], as a function of weights; NaN where no positive row has weight."""
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)  # of runs of equal scores
-    areas = []
-    for row in weights.astype(int)[:, order]:  # whole numbers add up several times faster
-        total, tp = np.cumsum(row)[ends], np.cumsum(row * positive[order])[ends]
-        area = np.sum(np.diff(tp, prepend=0) * tp / np.maximum(total, 1))
-        areas.append(area / tp[-1] if tp[-1] else np.nan)
-    return np.array(areas)
+    found = positive[order]
+
+    def areas(weights: Array) -> Array:
+        values = []
+        for row in weights.astype(np.int32):  # whole numbers add up several times faster
+            ranked = row[order]
+            total, tp = np.cumsum(ranked)[ends], np.cumsum(ranked * found)[ends]
+            area = np.sum(np.diff(tp, prepend=0) * tp / np.maximum(total, 1))
+            values.append(area / tp[-1] if tp[-1] else np.nan)
+        return np.array(values)
+
+    return areas
 
 
 def weighted_scores(df: pd.DataFrame, policy: Taxonomy) -> Score:
@@ -133,10 +139,12 @@ def weighted_scores(df: pd.DataFrame, policy: Taxonomy) -> Score:
     gold, predicted = with_unsafe(gold_matrix(df, policy)), with_unsafe(predicted_matrix(df, policy))
     exact, outside = (gold == predicted).all(axis=1), df["outside"].to_numpy(dtype=float)
     p = np.column_stack([score_matrix(df, policy), df["p_unsafe"]])
+    counted = [cells.astype(float) for cells in outcomes(gold, predicted)]
+    precisions = [_average_precision(*column) for column in zip(gold.T, p.T, strict=True)]
 
     def scores(weights: Array) -> dict[str, Array]:
-        counts, rows = [weights @ cells for cells in outcomes(gold, predicted)], weights.sum(axis=1)
-        ap = np.column_stack([_average_precision(*column, weights) for column in zip(gold.T, p.T, strict=True)])
+        counts, rows = [weights @ cells for cells in counted], weights.sum(axis=1)
+        ap = np.column_stack([precision(weights) for precision in precisions])
         found = overall_scores(rows, *counts) | {
             "subset_accuracy": weights @ exact / rows,
             "outside": weights @ outside / rows,
@@ -171,10 +179,10 @@ def multilabel_confusion(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
     """
     hits, extra, missed = table_outcomes(df, policy)
     # A row that misses (adds) nothing has its 1 in the margin: the product then counts 2 to 5 at once.
-    rows = np.column_stack([missed, ~np.any(missed, axis=1)]).astype(int)
-    columns = np.column_stack([extra, ~np.any(extra, axis=1)]).astype(int)
+    rows = np.column_stack([missed, ~np.any(missed, axis=1)]).astype(float)
+    columns = np.column_stack([extra, ~np.any(extra, axis=1)]).astype(float)
     counted = (extra | missed).any(axis=1) | ~hits.any(axis=1)  # a full hit is no safe prompt: not in the corner
-    cells = rows[counted].T @ columns[counted]
+    cells = (rows[counted].T @ columns[counted]).astype(int)
     cells[np.diag_indices(len(policy))] += hits.sum(axis=0)
     index = pd.Index([*policy.codes, "no true label"], name="gold")
     return pd.DataFrame(cells, index=index, columns=pd.Index([*policy.codes, "no predicted label"], name="predicted"))

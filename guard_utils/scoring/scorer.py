@@ -25,10 +25,8 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 from guard_utils.data.examples import Example
 from guard_utils.data.predictions import predictions_table
 from guard_utils.policy import Verdict, require_list
-from guard_utils.profiles import Run
 from guard_utils.prompt import GuardPrompt, Segments, Turn
 from guard_utils.scoring.trie import VerdictTrie
-from guard_utils.training.launch import checkpoint
 
 POSITIONS_PER_CHUNK = 256
 """Logits are computed for so many positions at a time: those of a whole batch would take a gigabyte."""
@@ -219,7 +217,7 @@ class GuardScorer:
 def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, parts: Sequence[Part], **_: Any
 ) -> tuple[Tensor, None]:
-    """Attention of a layer of `transformers`, text by text: [1, heads, tokens, dim] each, the cache's among the keys."""
+    """Attention of a layer, text by text: [1, heads, tokens, dim] each, the cache's tokens among the keys."""
     outputs = []
     for rows, places, visible in parts:
         keys, values = (
@@ -247,9 +245,3 @@ def load_model(folder: Path | str, *, dtype: str, device: str = "cpu") -> tuple[
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}; a guard is scored in one of them")
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype])
     return model.to(device).eval(), AutoTokenizer.from_pretrained(folder)
-
-
-def load_guard(run: Run, **settings: Any) -> GuardScorer:
-    """Loads the scorer, with its `settings`, of a run's fine-tuned model; see `checkpoint` where nothing is trained."""
-    model, tokenizer = load_model(checkpoint(run), dtype=run.dtype, device=run.device)
-    return GuardScorer(model, GuardPrompt(run.policy, tokenizer), **settings)

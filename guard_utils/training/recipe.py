@@ -39,9 +39,9 @@ from guard_utils.training.config import check_config
 from guard_utils.training.resume import Resumable
 from guard_utils.training.shared_prefix import LossAtLabels, use_shared_prefix
 
-# On a CPU, glibc gives the memory of large tensors back and asks for it again, page by page: a fifth of a step's time.
-# Kept, freed tensors leave holes in the heap that the next ones don't quite fit; a trim gives all of it back at once.
-BATCHES_PER_TRIM = 8
+# On a CPU, glibc gives the memory of large tensors back and takes it anew, page by page: a tenth of a step. Told to
+# keep it, it is left with holes that the next tensors don't quite fit; a trim now and then gives them back.
+BATCHES_PER_TRIM = 4
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 

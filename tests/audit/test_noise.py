@@ -33,13 +33,10 @@ def test_rules_alone_give_the_references_codes(clean: list[Example]) -> None:
     assert set(found.truth["kind"]) == {"rule"}
 
 
-def test_impossible_noise_is_refused(clean: list[Example]) -> None:
+def test_impossible_noise_and_other_rows_are_refused(clean: list[Example]) -> None:
     with pytest.raises(ValueError, match="add up to at most 1"):
         add_label_noise(clean, PII, seed=0, missing=0.8, wrong=0.3)
     with pytest.raises(ValueError, match="no span has S1"):
         add_label_noise([row for row in clean if "S1" not in row.codes], PII, seed=0)
-
-
-def test_other_rows_are_refused(clean: list[Example]) -> None:
     with pytest.raises(ValueError, match="two versions of the same rows"):
         wrong_pairs(clean[:1], clean[1:2])

@@ -1,7 +1,5 @@
 """Hand-made rows of both schemas."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -38,3 +36,15 @@ def row_65k(**changes: Any) -> Row:
 def write_jsonl(path: Path, rows: list[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def assert_exact(row: Row) -> None:
+    """The spans of a row of the 200k schema stand in order at their offsets, and its target text masks just them."""
+    text, masked, end = row["source_text"], "", 0
+    assert text and text == text.strip()
+    for span in row["privacy_mask"]:
+        assert end <= span["start"] < span["end"] <= len(text), "in order, none empty, none overlapping"
+        assert text[span["start"] : span["end"]] == span["value"]
+        masked += f"{text[end : span['start']]}[{span['label']}]"
+        end = span["end"]
+    assert row["target_text"] == masked + text[end:]

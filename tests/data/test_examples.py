@@ -1,7 +1,5 @@
 """Rows to examples: spans, codes, masked texts; rows that contradict themselves. Rows are hand-made."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard_utils.data.examples import (
-    Example,
-    Span,
-    check_trainable,
-    reference_selection,
-    to_examples,
-    training_lines,
-)
+from guard_utils.data.examples import Example, Span, check_trainable, reference_selection, to_examples, training_lines
 from guard_utils.data.labels import PII_65K, PII_200K, UnknownLabelError
 from guard_utils.data.rows import MAX_CHARACTERS, DataError, load
 from guard_utils.policy import PII
@@ -82,7 +73,7 @@ def test_unknown_labels_are_collected_over_the_whole_set() -> None:
     with pytest.raises(UnknownLabelError) as caught:
         to_examples(rows, PII_200K, place="mine")
     assert "'TEL': 3 times, first in mine, row 2, field 'privacy_mask': '1'" in str(caught.value)
-    assert "'GIVENNAME': 1 times, first in mine, row 3" in str(caught.value)
+    assert "'GIVENNAME': 1 times, first in mine, row 3" in str(caught.value) and "Add LabelRule" in str(caught.value)
     tagged, later = (row_65k(token_entity_labels=["O", tag, *["O"] * 7]) for tag in ("B-TEL", "I-TEL"))
     with pytest.raises(UnknownLabelError, match="'TEL': 3 times, first in rows, row 2"):
         to_examples([row_65k(), tagged, later, later], PII_65K)
@@ -97,27 +88,15 @@ TAGS = row_65k()["token_entity_labels"]
     ("row", "told"),
     [
         (GOOD | {"target_text": "Call [FIRSTNAME] on 555-0101."}, r"label of privacy_mask .*'PHONENUMBER'\]"),
-        (
-            GOOD | {"privacy_mask": [NAME]},
-            r"label of target_text is not in privacy_mask; first row 2 has \['PHONENUMBER'",
-        ),
+        (GOOD | {"privacy_mask": [NAME]}, r"label of target_text .* first row 2 has \['PHONENUMBER'"),
         (GOOD | {"target_text": "Call [FIRSTNAME] on [TEL]."}, r"label of target_text .*\['TEL'\]"),
-        (
-            GOOD | {"privacy_mask": [NAME, PHONE | {"start": 13}]},
-            r"not at its offsets; first row 2 has \['PHONENUMBER'\]",
-        ),
-        (
-            GOOD | {"privacy_mask": [PHONE | {"start": 0}], "target_text": "Call Ada on 555-0101[PHONENUMBER]."},
-            "not at its offsets",
-        ),
+        (GOOD | {"privacy_mask": [NAME, PHONE | {"start": 13}]}, r"not at its offsets; .*\['PHONENUMBER'\]"),
+        (GOOD | {"privacy_mask": [NAME, PHONE | {"start": 0}]}, r"not at its offsets; .*\['PHONENUMBER'\]"),
         (GOOD | {"target_text": "Ask [FIRSTNAME] on [PHONENUMBER]."}, "target_text is not source_text with values"),
         (row_65k(masked_text="Ask Zoë Brandl on [PHONE_NUMBER_1]."), r"of token_entity_labels .*\['FULLNAME'\]"),
         (row_65k(token_entity_labels=["O"] * 5 + TAGS[5:]), r"label of masked_text is not in .*\['FULLNAME'\]"),
         (row_65k(token_entity_labels=TAGS[:-1]), "differ in length; first row 2 has 8 and 9"),
-        (
-            row_65k(tokenised_unmasked_text=["tell", *["x"] * 8]),
-            "tokenised_unmasked_text are not those of unmasked_text",
-        ),
+        (row_65k(tokenised_unmasked_text=["tell", *["x"] * 8]), "tokenised_unmasked_text are not those of"),
         (row_65k(masked_text="Tell [FULLNAME_1] to [PHONE_NUMBER_1]."), "masked_text is not unmasked_text"),
     ],
 )
@@ -155,8 +134,12 @@ def test_brackets_that_are_no_label_and_adjacent_labels_contradict_nothing(row: 
 LABELS = st.lists(st.sampled_from([rule.label for rule in PII_200K.rules]), max_size=6)
 
 
+def lines_of(examples: list[Example]) -> list[dict[str, str]]:
+    return [{"id": e.id, "text": e.text, "answer": e.verdict.text} for e in examples]
+
+
 @given(st.lists(st.tuples(LABELS, st.text(st.characters(exclude_categories=["Cs"]))), min_size=1, max_size=12))
-def test_codes_and_texts_are_those_of_the_rows(drawn: list[tuple[list[str], str]]) -> None:
+def test_examples_and_training_lines_are_those_of_the_rows(drawn: list[tuple[list[str], str]]) -> None:
     rows = [row_200k(" ".join(f"<{name}|v>" for name in names) + "!", n) for n, (names, _) in enumerate(drawn)]
     for row, (_, text) in zip(rows, drawn, strict=True):
         row["source_text"] += text
@@ -164,16 +147,7 @@ def test_codes_and_texts_are_those_of_the_rows(drawn: list[tuple[list[str], str]
     examples = to_examples(rows, PII_200K)
     assert [e.codes for e in examples] == [PII_200K.codes(labels) for labels, _ in drawn]
     assert [e.text for e in examples] == [row["source_text"] for row in rows]
-
-
-def lines_of(examples: list[Example]) -> list[dict[str, str]]:
-    return [{"id": e.id, "text": e.text, "answer": e.verdict.text} for e in examples]
-
-
-@given(st.lists(LABELS, min_size=1, max_size=12))
-def test_training_lines_are_those_of_the_examples(drawn: list[list[str]]) -> None:
-    rows = [row_200k(" ".join(f"<{name}|v>" for name in names) + "!", n) for n, names in enumerate(drawn)]
-    assert list(training_lines(Dataset.from_list(rows), PII_200K)) == lines_of(to_examples(rows, PII_200K))
+    assert list(training_lines(Dataset.from_list(rows), PII_200K)) == lines_of(examples)
 
 
 def test_training_lines_of_a_selection_and_of_other_rows() -> None:

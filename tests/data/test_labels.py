@@ -1,7 +1,5 @@
 """Label maps: exact, total, the same in training and evaluation; the reference's substring rules beside them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,8 +40,7 @@ def test_map_decides_the_vocabulary_and_nothing_else(label_map: LabelMap, own: s
     for label, rule in label_map.by_label.items():
         expected = {code for code, labels in VIOLATIONS.items() if label in labels}
         assert set(label_map.codes([label])) == expected, label
-        assert rule.reason
-        assert "\n" not in rule.reason
+        assert rule.reason and "\n" not in rule.reason
 
 
 def test_codes_are_ascending_unique_and_blind_to_order() -> None:
@@ -57,11 +54,6 @@ def test_codes_are_ascending_unique_and_blind_to_order() -> None:
 def test_labels_match_as_whole_words_only(label: str) -> None:
     with pytest.raises(UnknownLabelError):
         PII_200K.codes([label])
-
-
-def test_unknown_labels_are_all_listed_with_counts() -> None:
-    with pytest.raises(UnknownLabelError, match=r"(?s)'GIVENNAME': 2 times.*'TEL': 1 times.*Add LabelRule"):
-        PII_200K.codes(["TEL", "CITY", "GIVENNAME", "GIVENNAME"])
 
 
 def test_a_map_can_be_extended_but_not_contradicted() -> None:
@@ -88,10 +80,8 @@ def test_one_label_is_not_a_list(codes_of: Callable[[Any], Any]) -> None:
 def test_a_csv_file_becomes_a_map(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text('label,code,reason\nTEL,S3,"a number, to call"\nORDER,,no person\n', encoding="utf-8-sig")
-    found = LabelMap.from_csv(path, name="mine")
-    assert found == LabelMap(
-        "mine", (LabelRule("TEL", "S3", "a number, to call"), LabelRule("ORDER", None, "no person"))
-    )
+    rules = (LabelRule("TEL", "S3", "a number, to call"), LabelRule("ORDER", None, "no person"))
+    assert LabelMap.from_csv(path, name="mine") == LabelMap("mine", rules)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """The reference's own rows: found and in order, or an error that says what is there instead. Rows are hand-made."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os
@@ -30,14 +28,8 @@ ROWS = [
     row_200k("To <ZIPCODE|1010>.", 13),  # by the reference's rules an IP address too
     row_200k("Ring <PHONENUMBER|+43 1 000>.", 14),  # by its rules safe
 ]
-LABELS = [["FIRSTNAME", "CITY", "ZIPCODE"], ["ZIPCODE"]]
-WANTED = pd.DataFrame(
-    {
-        "row": range(5),
-        "set": ["single", "multi", "single", "multi", "single"],
-        "labels": [[], LABELS[0], ["EMAIL"], LABELS[1], ["PHONENUMBER"]],
-    }
-)
+WANTED = pd.DataFrame({"row": range(5), "set": ["single", "multi", "single", "multi", "single"]})
+WANTED["labels"] = [[], ["FIRSTNAME", "CITY", "ZIPCODE"], ["EMAIL"], ["ZIPCODE"], ["PHONENUMBER"]]
 given = pytest.mark.skipif("GUARD_AI4PRIVACY" not in os.environ, reason="the rows are not ours to ship")
 
 
@@ -73,14 +65,8 @@ def test_rows_come_in_order_with_their_numbers(folder: Path, name: str) -> None:
     text = "".join(json.dumps(row) + "\n" for row in ROWS)
     (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
     sets = load_reference_rows()
-    assert {kind: [e.id for e in rows] for kind, rows in sets.items()} == {
-        "single": ["0", "2", "4"],
-        "multi": ["1", "3"],
-    }
-    assert [e.codes for e in sets["single"]] == [(), (), ("S3",)] and [e.codes for e in sets["multi"]] == [
-        ("S1", "S4"),
-        ("S4",),
-    ]
+    assert [(e.id, e.codes) for e in sets["single"]] == [("0", ()), ("2", ()), ("4", ("S3",))]
+    assert [(e.id, e.codes) for e in sets["multi"]] == [("1", ("S1", "S4")), ("3", ("S4",))]
     assert sets["multi"][0].text == "Ada in Graz, 8010." and {e.situation for e in sets["multi"]} == {"multi"}
 
 
@@ -97,9 +83,7 @@ def test_the_hub_is_asked_only_where_wanted(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_no_folder_and_no_file_are_said_with_the_fix(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        DataError, match=rf"{folder} holds none of {WHOLE}, .*; download {WHOLE} from https://.*hub=True"
-    ):
+    with pytest.raises(DataError, match=rf"{folder} holds none of {WHOLE}, .*; download .* from https://.*hub=True"):
         load_reference_rows()
     for value, told in (("", "is not set: download"), (str(folder / "none"), "none is no folder; download")):
         monkeypatch.setenv("GUARD_AI4PRIVACY", value)

@@ -1,7 +1,5 @@
 """Reading: files, hub and plain rows of both schemas; every fault is named by file, row, field and fix."""
 
-from __future__ import annotations
-
 import errno
 import gzip
 import json
@@ -119,10 +117,7 @@ def test_all_bad_rows_are_in_one_error() -> None:
     ("changes", "fault"),
     [
         ({"unmasked_text": None}, "field 'unmasked_text': missing or null"),
-        (
-            {"token_entity_labels": ["FULLNAME"] + ["O"] * 8},
-            "field 'token_entity_labels': token tag 'FULLNAME' is none",
-        ),
+        ({"token_entity_labels": ["FULLNAME"] + ["O"] * 8}, "field 'token_entity_labels': .*'FULLNAME' is none"),
         ({"token_entity_labels": ["O", "B-"]}, "token tag 'B-' is none of 'O', 'B-LABEL' and 'I-LABEL'"),
     ],
 )
@@ -161,7 +156,6 @@ def test_wrong_columns_and_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("absent.jsonl", "no such file"),
         ("rows.csv", r"neither a .*nor a hub name"),
         ("data/rows.json", r"neither a \.jsonl, \.jsonl\.gz or \.parquet file nor a hub name .*write the rows as"),
-        ("data/rows.CSV", "neither a"),
         ("data/rows.v2", "neither a"),
         (Path("data/absent"), "neither a"),
     ):
@@ -201,10 +195,7 @@ def wrapped(cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "fix"),
     [
-        (
-            named("GatedRepoError", "403"),
-            "gated: accept its conditions at https://.*pii-masking-200k, .*`hf auth login`",
-        ),
+        (named("GatedRepoError", "403"), "accept its conditions at https://.*200k, .*`hf auth login`"),
         (DatasetNotFoundError("Dataset is a gated dataset on the Hub"), "accept its conditions"),
         (DatasetNotFoundError("no"), "check spelling"),
         (named("RevisionNotFoundError"), "no revision 'a58e"),

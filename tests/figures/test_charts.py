@@ -66,10 +66,7 @@ FIGURES = {
     "scores": lambda n: (figures.plot_scores, scores(["tuned", "regex", "mine"][:n], codes(n))),
     "ladder": lambda n: (figures.plot_ladder, STEPS),
     "loss": lambda n: (partial(figures.plot_loss, entropy=1.2), LOG),
-    "curves": lambda n: (
-        partial(figures.plot_precision_recall, thresholds={"S1": 0.5}),
-        dict.fromkeys(codes(n), CURVE),
-    ),
+    "curve": lambda n: (partial(figures.plot_precision_recall, thresholds={"S1": 0.5}), dict.fromkeys(codes(n), CURVE)),
     "confusion": lambda n: (figures.plot_confusion, confusion([*codes(n), *(f"{code}_M" for code in codes(n))])),
     "multilabel": lambda n: (figures.plot_multilabel_confusion, confusion([*codes(n), "no true label"])),
     "errors": lambda n: (figures.plot_errors, errors(n)),
@@ -175,10 +172,6 @@ def test_a_system_has_one_title_colour_and_marker_in_every_figure():
         assert len(set(mixed.values())) == 4
 
 
-def test_ladder_tells_change_and_rows():
-    assert {"their labels,\ntheir metric", "0.610", "0.580", "-0.030"} <= set(words(draw("ladder")))
-
-
 def test_loss_is_logarithmic_smooth_and_marked_where_it_crosses_the_entropy():
     figure = draw("loss")
     ax, raw, mean, entropy, mark = figure.axes[0], *figure.axes[0].lines
@@ -209,7 +202,8 @@ def test_confusion_matrices_show_every_count():
     assert [lines[0].get_ydata()[0], lines[1].get_xdata()[0]] == [5, 5]
 
 
-def test_errors_are_shares_of_the_group():
+def test_errors_are_shares_of_the_group_and_the_ladder_tells_its_changes():
+    assert {"their labels,\ntheir metric", "0.610", "0.580", "-0.030"} <= set(words(draw("ladder")))
     figure = draw("errors")
     assert {"safe  (50 of 100 wrong)", "policy\nboundary", "category"} <= set(words(figure))
     assert np.asarray(figure.axes[0].collections[0].get_array())[-1].tolist() == [0, 0.5, 0, 0, 0, 0]
@@ -245,8 +239,6 @@ def test_trie_always_has_the_wanted_verdict(top, rest):
 
 def test_prefix_mask_counts_tokens_with_padding():
     assert {"stock batch: 1,020 tokens", "shared prefix: 480 tokens, 2.1 times fewer"} <= set(words(draw("mask")))
-    with pytest.raises(ValueError, match="each must be at least 1"):
-        figures.plot_prefix_mask(240, [], title="t")
 
 
 @pytest.mark.parametrize(
@@ -256,6 +248,7 @@ def test_prefix_mask_counts_tokens_with_padding():
         (figures.plot_loss, LOG.drop(columns="examples"), r"lacks the columns \['examples'\]"),
         (figures.plot_ladder, STEPS[:0], "nothing to draw"),
         (figures.plot_confusion, pd.DataFrame(), "nothing to draw"),
+        (partial(figures.plot_prefix_mask, 240), [], "each must be at least 1"),
     ],
 )
 def test_nothing_to_draw_is_an_error_that_says_so(plot, data, message):

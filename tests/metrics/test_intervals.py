@@ -1,12 +1,25 @@
-"""Bootstrap against point scores and hand-drawn resamples, coverage, and comparisons of two systems."""
+"""Bootstrap against point scores and hand-drawn resamples, coverage, comparisons of two systems, and the ladder."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binom
+from sklearn.metrics import f1_score
 
-from guard_utils.metrics.intervals import bootstrap, compare_systems, holm, mcnemar, paired_bootstrap, percentiles
+from guard_utils.data.labels import reference_codes_evaluation
+from guard_utils.data.predictions import gold_matrix, predicted_matrix
+from guard_utils.metrics.intervals import (
+    bootstrap,
+    compare_systems,
+    holm,
+    ladder,
+    mcnemar,
+    paired_bootstrap,
+    percentiles,
+)
+from guard_utils.metrics.reference import rescore
 from guard_utils.metrics.scores import per_category, summary
+from guard_utils.metrics.thresholds import Thresholds, decide
 from guard_utils.policy import PII, Category, Taxonomy
 from tests.metrics.tables import predictions, random_predictions
 
@@ -29,21 +42,16 @@ def point_scores(df):
     return summary(df, PII) | {f"{name}_{code}": table.loc[code, name] for name in names for code in PII.codes}
 
 
-def test_values_are_those_of_the_point_scores():
-    df = random_predictions()
-    value = bootstrap(df, PII, resamples=2).set_index("metric")["value"]
-    assert value.to_dict() == pytest.approx(point_scores(df))
-
-
 def test_a_resample_is_scored_as_the_table_it_stands_for():
     """Draws the same clusters by hand, repeats their rows, and asks the point scores."""
     df = random_predictions(rows=80, clusters=9)
-    low = bootstrap(df, PII, resamples=1, seed=3).set_index("metric")["low"]
+    table = bootstrap(df, PII, resamples=1, seed=3).set_index("metric")
+    assert table["value"].to_dict() == pytest.approx(point_scores(df), nan_ok=True)
     names = np.unique(df["template_id"])
     drawn = np.random.default_rng(3).integers(len(names), size=len(names))
     copies = pd.concat([df[df["template_id"] == names[i]] for i in drawn], ignore_index=True)
     copies["id"] = [f"c{i}" for i in range(len(copies))]
-    assert low.to_dict() == pytest.approx(point_scores(copies), nan_ok=True)
+    assert table["low"].to_dict() == pytest.approx(point_scores(copies), nan_ok=True)
 
 
 def test_percentiles_by_hand():
@@ -147,3 +155,45 @@ def test_bad_arguments_are_named(arguments, message):
     df = random_predictions(20).assign(hole=[None] + ["x"] * 19, same="x")
     with pytest.raises(ValueError, match=message):
         bootstrap(df, PII, **{"resamples": 3} | arguments)
+
+
+LABELS = {"S1": "FIRSTNAME", "S2": "IPV4", "S3": "PHONENUMBER", "S4": "ZIPCODE", "S5": "CREDITCARDNUMBER"}
+
+
+def reference_gold(df):
+    """By the reference's rules a post code is an IP address too, and a phone number is nothing."""
+    return [reference_codes_evaluation([LABELS[code] for code in codes]) for codes in df["gold"]]
+
+
+def by_hand(**values):
+    return Thresholds(dict.fromkeys(PII.codes, 0.5) | values, "recall >= 0.9")
+
+
+def test_the_ladder_is_made_of_single_measurements():
+    df, thresholds = random_predictions(), by_hand(S1=0.2)
+    old = reference_gold(df)
+    table = ladder(df, PII, reference_gold=old, thresholds=thresholds, resamples=200)
+    tuned = decide(df, PII, thresholds)
+    expected = [
+        rescore(df.assign(gold=old)).weighted_f1,
+        rescore(df).weighted_f1,
+        summary(df, PII)["weighted_f1"],
+        f1_score(gold_matrix(df, PII), predicted_matrix(tuned, PII), average="weighted"),
+    ]
+    np.testing.assert_allclose(table["weighted_f1"], expected, atol=1e-12)
+    np.testing.assert_allclose(table["change"].iloc[1:], np.diff(expected), atol=1e-12)
+    assert table.loc[0, ["change", "change_low", "change_high"]].isna().all()
+    assert table["step"].iloc[3] == "+ thresholds tuned for recall >= 0.9"
+    assert (table["low"] < table["weighted_f1"]).all() and (table["weighted_f1"] < table["high"]).all()
+    assert (table["change_low"].iloc[1:] <= table["change_high"].iloc[1:]).all() and table["change_low"].iloc[1] > 0
+
+    interval = bootstrap(df, PII, resamples=200).set_index("metric").loc["weighted_f1"]
+    assert table.loc[2, ["low", "high"]].tolist() == pytest.approx([interval["low"], interval["high"]])
+
+
+def test_other_rows_or_codes_on_the_ladder_are_named():
+    df = random_predictions(20)
+    with pytest.raises(ValueError, match=r"values \(19\).*index \(20\)"):
+        ladder(df, PII, reference_gold=reference_gold(df)[:-1], thresholds=by_hand())
+    with pytest.raises(ValueError, match="gold holds 'S7' on row 0"):
+        ladder(df, PII, reference_gold=[["S7"]] * 20, thresholds=by_hand())

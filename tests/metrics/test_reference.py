@@ -94,17 +94,10 @@ def test_ten_thousand_random_pairs_against_a_second_implementation():
     assert [align(*pair[::-1]) for pair in pairs] == [(right, left) for left, right in expected]
     predicted, truth = [p for p, _ in pairs], [t for _, t in pairs]
     left, right = ([label for pair in expected for label in pair[side]] for side in (0, 1))
-    labels = sorted({*left, *right})
-    total = 0.0
-    for label in labels:
-        tp = sum(a == b == label for a, b in zip(left, right, strict=True))
-        size = left.count(label) + right.count(label)
-        total += right.count(label) * 2 * tp / size
-    assert weighted_f1(predicted, truth) == pytest.approx(total / len(right), abs=1e-12)
     assert weighted_f1(predicted, truth) == f1_score(right, left, average="weighted", zero_division=0)
 
     table = confusion_matrix_with_M(predicted, truth)
-    assert table.index.tolist() == labels == table.columns.tolist()
+    assert table.index.tolist() == table.columns.tolist() == sorted({*left, *right})
     assert table.loc["S4", "S4_M"] == sum(p == "S4_M" and t == "S4" for p, t in zip(left, right, strict=True)) > 0
     assert table.loc["S4_M", "S4"] == sum(p == "S4" and t == "S4_M" for p, t in zip(left, right, strict=True)) > 0
 
@@ -128,13 +121,6 @@ def test_rescore_a_table():
 
 def test_ceilings_of_the_references_own_rows():
     found = reference_ceilings()
-    assert found.loc["single"].round(4).to_dict() == {
-        "perfect_guard": 0.7803,
-        "perfect_learner": 0.9565,
-        "equal_labels": 0.7658,
-    }
-    assert found.loc["multi"].round(4).to_dict() == {
-        "perfect_guard": 0.8518,
-        "perfect_learner": 0.8557,
-        "equal_labels": 0.5285,
-    }
+    assert found.columns.tolist() == ["perfect_guard", "perfect_learner", "equal_labels"]
+    assert found.loc["single"].round(4).tolist() == [0.7803, 0.9565, 0.7658]
+    assert found.loc["multi"].round(4).tolist() == [0.8518, 0.8557, 0.5285]

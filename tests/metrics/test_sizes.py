@@ -4,23 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from guard_utils.metrics import (
-    bootstrap,
-    by_source_label,
-    category_table,
-    compare_systems,
-    confusion_2x2,
-    decide,
-    disagreements,
-    error_table,
-    gains,
-    multilabel_confusion,
-    per_category,
-    precision_recall,
-    summary,
-    suspicious_labels,
-    tune,
-)
+from guard_utils import metrics
 from guard_utils.policy import Category, Taxonomy
 from tests.metrics.tables import predictions
 
@@ -43,20 +27,22 @@ def test_every_score_takes_one_to_thirty_categories(size: int) -> None:
     df, other = table(policy, 1), table(policy, 2)
     gold = np.array([[code in codes for code in policy.codes] for codes in df["gold"]])
     said = np.array([[code in codes for code in policy.codes] for codes in df["predicted"]])
-    assert per_category(df, policy)["tp"].tolist() == (gold & said).sum(axis=0).tolist()
-    scores = summary(df, policy)
+    assert metrics.per_category(df, policy)["tp"].tolist() == (gold & said).sum(axis=0).tolist()
+    scores = metrics.summary(df, policy)
     assert scores["subset_accuracy"] == pytest.approx((gold == said).all(axis=1).mean())
-    assert (confusion_2x2(df, policy).sum(axis=1) == ROWS).all()
-    assert multilabel_confusion(df, policy).shape == (size + 1, size + 1)
-    boot = bootstrap(df, policy, resamples=20)
+    assert (metrics.confusion_2x2(df, policy).sum(axis=1) == ROWS).all()
+    assert metrics.multilabel_confusion(df, policy).shape == (size + 1, size + 1)
+    boot = metrics.bootstrap(df, policy, resamples=20)
     value = boot.set_index("metric").loc["weighted_f1", "value"]
     assert value == pytest.approx(scores["weighted_f1"])
-    assert len(category_table(df, policy, boot)) == size
-    assert compare_systems(df, {"other": other}, policy, resamples=20).loc["other", "ours"] == pytest.approx(value)
-    assert all(set(codes) <= set(policy.codes) for codes in decide(df, policy, tune(df, policy))["predicted"])
-    assert len(precision_recall(df, policy, "S1")) > 1
-    wrong_rows = disagreements(df, policy)
+    assert len(metrics.category_table(df, policy, boot)) == size
+    compared = metrics.compare_systems(df, {"other": other}, policy, resamples=20)
+    assert compared.loc["other", "ours"] == pytest.approx(value)
+    decided = metrics.decide(df, policy, metrics.tune(df, policy))
+    assert all(set(codes) <= set(policy.codes) for codes in decided["predicted"])
+    assert len(metrics.precision_recall(df, policy, "S1")) > 1
+    wrong_rows = metrics.disagreements(df, policy)
     assert len(wrong_rows) == (gold != said).any(axis=1).sum()
-    assert error_table(df, policy, "category")["wrong"].sum() >= len(wrong_rows)
-    assert len(gains(df, policy)) <= 2 * size and len(by_source_label(df, policy)) == size * size
-    assert set(suspicious_labels(df, policy).columns) >= {"label", "code"}
+    assert metrics.error_table(df, policy, "category")["wrong"].sum() >= len(wrong_rows)
+    assert len(metrics.gains(df, policy)) <= 2 * size and len(metrics.by_source_label(df, policy)) == size * size
+    assert set(metrics.suspicious_labels(df, policy).columns) >= {"label", "code"}

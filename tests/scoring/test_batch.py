@@ -1,7 +1,5 @@
 """Files of texts: what was cut off goes on to the same table, shards are the whole, and no row is lost."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
@@ -131,9 +129,6 @@ def test_csv_and_parquet_give_the_rows_of_jsonl(run: Any, file: Path, tmp_path: 
         csv.write_text(text)
         with pytest.raises(ValueError, match=why):
             batch.score_file(run, csv, tmp_path / "out")
-    for name, why in [
-        ("x.csv", "x.csv is the file of texts; write"),
-        ("x.txt", "x.txt is no .jsonl, .csv or .parquet"),
-    ]:
+    for name, why in [("x.csv", "x.csv is the file of texts"), ("x.txt", "x.txt is no .jsonl, .csv or .parquet")]:
         with pytest.raises(ValueError, match=why):
             batch.score_file(run, tmp_path / name, csv)

@@ -1,8 +1,6 @@
 """The scorer against plain forward passes, one verdict at a time."""
 
 import re
-import subprocess
-import sys
 from itertools import pairwise
 
 import numpy as np
@@ -13,9 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from guard_utils.data.examples import Example
 from guard_utils.files import fetch
 from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy, Verdict, all_verdicts
-from guard_utils.profiles import PROFILES, Run
 from guard_utils.prompt import GuardPrompt
-from guard_utils.scoring.scorer import GuardScorer, Scores, load_guard, load_model, predict
+from guard_utils.scoring.scorer import GuardScorer, Scores, load_model, predict
 from guard_utils.scoring.trie import VerdictTrie
 
 TEXTS = [
@@ -64,19 +61,14 @@ def guard(smoke_folder, prompt):
 
 
 def plain_log_probs(model, prompt, text, verdicts):
-    """Log-probability of each answer by a full forward pass without cache, mask or trie; equally long ones together."""
-    by_length = {}
+    """Log-probability of each answer by a full forward pass without cache, mask or trie."""
+    found = []
     for verdict in verdicts:
         ids, n = prompt.training_ids(text, verdict)
-        by_length.setdefault(n, {})[verdict] = ids
-    found = {}
-    for n, rows in by_length.items():
-        ids = torch.tensor(list(rows.values()))
         with torch.inference_mode():
-            logits = model(ids, use_cache=False, logits_to_keep=n + 1).logits[:, :-1]
-        steps = logits.double().log_softmax(-1).gather(2, ids[:, -n:, None])
-        found |= dict(zip(rows, steps.sum(dim=(1, 2)).tolist(), strict=True))
-    return [found[verdict] for verdict in verdicts]
+            logits = model(torch.tensor([ids]), use_cache=False, logits_to_keep=n + 1).logits[0, :-1]
+        found.append(logits.double().log_softmax(-1)[range(n), ids[-n:]].sum().item())
+    return found
 
 
 def assert_exact(scores, row, model, prompt, text, verdicts):
@@ -154,6 +146,8 @@ def test_any_grouping_of_heads_and_any_dtype(smoke_folder, prompt, dtype):
     expected = plain_log_probs(model, prompt, TEXTS[0], all_verdicts(PII))
     found = GuardScorer(model.to(dtype), prompt, epsilon=0).score(TEXTS[:1], progress=False)
     np.testing.assert_allclose(found.log_probs[0], expected, rtol=0, atol=1e-4 if dtype == torch.float32 else 0.5)
+    with pytest.raises(ValueError, match="'fp16' is not one of fp32, bf16"):
+        load_model(smoke_folder, dtype="fp16")
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 400])
@@ -226,30 +220,3 @@ def test_progress_counts_prompts_and_can_be_silent(model, prompt, capsys):
     assert capsys.readouterr().err == ""
     GuardScorer(model, prompt).score(TEXTS[:2])
     assert "2/2" in capsys.readouterr().err
-
-
-def test_the_fine_tuned_guard_of_a_run_is_loaded(tmp_path, smoke_folder):
-    run = Run(PROFILES["smoke"], PII, 0, tmp_path)
-    with pytest.raises(FileNotFoundError, match="notebook 03"):
-        load_guard(run)
-    (tmp_path / "training").mkdir()
-    (tmp_path / "training" / "config.yaml").write_text("epochs: 1\n")
-    (tmp_path / "training" / "finished.json").write_text("{}")
-    (tmp_path / "training" / "epoch_0").symlink_to(smoke_folder)
-    assert load_guard(run, epsilon=0.1).epsilon == 0.1
-    with pytest.raises(ValueError, match="'fp16' is not one of fp32, bf16"):
-        load_model(smoke_folder, dtype="fp16")
-
-
-def test_readers_who_train_nothing_load_no_torch():
-    code = """
-import sys
-import guard_utils.training.launch
-from guard_utils import audit
-from guard_utils.scoring import VerdictTrie, tfidf, tuned_predictions
-
-for name in audit.__all__:
-    getattr(audit, name)
-sys.exit("torch" in sys.modules)
-"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,8 +1,14 @@
-"""What a training leaves loads in plain `transformers` and `peft`, whichever way its model ties its embeddings."""
+"""What a training leaves loads in plain `transformers` and `peft`, whichever way its model ties its embeddings.
 
+Every option that a comment in torchtune_configs names trains such a model, or is refused (test_config).
+"""
+
+import ctypes
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,41 +24,42 @@ from transformers import AutoModelForCausalLM
 from guard_utils.profiles import Run
 from guard_utils.prompt import GuardPrompt
 from guard_utils.scoring.scorer import GuardScorer, load_model
-from guard_utils.training.launch import _tidy
-from guard_utils.training.recipe import shared_prefix_recipe
+from guard_utils.training import recipe
+from guard_utils.training.launch import _tidy, read_log
 
+Settings = Callable[..., Any]
 TEXTS = ["Ring Carmen on 020 7946 0018.", "ok", "109.4.61.213 is down, card 4539 1488 0343 6467 was charged"]
 TOKENS = torch.arange(1000, 1040).unsqueeze(0)
 
 
 @pytest.fixture
-def train(settings: Callable[..., Any], tmp_path: Path) -> Callable[..., tuple[Any, torch.Tensor, Path]]:
+def train(settings: Settings, tmp_path: Path) -> Callable[..., tuple[Any, torch.Tensor, Path]]:
     """Two steps at a high rate; returns the trained model, its logits of `TOKENS` when saved, and its checkpoint."""
 
     def run_recipe(model_dir: Path, **overrides: Any) -> tuple[Any, torch.Tensor, Path]:
         config = settings(tmp_path / "run", max_steps_per_epoch=2, **overrides)
         config.checkpointer.checkpoint_dir = str(model_dir)
         config.optimizer.lr, config.lr_scheduler.num_warmup_steps = 1e-2, 0
-        recipe = shared_prefix_recipe(config)
-        recipe.setup(cfg=config)
-        save, logits = recipe.save_checkpoint, torch.empty(0)
+        made = recipe.shared_prefix_recipe(config)
+        made.setup(cfg=config)
+        save, logits = made.save_checkpoint, torch.empty(0)
 
         def save_checkpoint(epoch: int) -> None:
             nonlocal logits
             # Only now: on a CPU, torchtune merges an adapter into the very weights that it goes on with.
-            for module in recipe._model.modules():
+            for module in made._model.modules():
+                vars(module).pop("forward", None)  # that of its class again
                 if isinstance(module, MultiHeadAttention):
                     module._attention_call = _sdpa_or_flex_attention()  # torchtune's own
-            del recipe._model.forward  # that of its class again
             with torch.inference_mode():
-                logits = recipe._model(TOKENS)
+                logits = made._model(TOKENS)
             save(epoch)
 
-        recipe.save_checkpoint = save_checkpoint
-        recipe.train()
-        recipe.cleanup()
+        made.save_checkpoint = save_checkpoint
+        made.train()
+        made.cleanup()
         _tidy(tmp_path / "run" / "epoch_0", str(model_dir))
-        return recipe._model, logits, tmp_path / "run" / "epoch_0"
+        return made._model, logits, tmp_path / "run" / "epoch_0"
 
     return run_recipe
 
@@ -63,9 +70,7 @@ def log_probs(run: Run, model: Any) -> np.ndarray:
     return scorer.score(TEXTS, progress=False).log_probs
 
 
-def test_adapter_in_peft_and_merged_model_in_transformers_score_alike(
-    run: Run, lora: dict[str, Any], train: Callable[..., Any]
-) -> None:
+def test_adapter_and_merged_model_score_alike(run: Run, lora: dict[str, Any], train: Callable[..., Any]) -> None:
     *_, checkpoint = train(run.model_folder(), model=lora)
     base = AutoModelForCausalLM.from_pretrained(run.model_folder(), dtype=torch.float32)
     before = log_probs(run, base)
@@ -120,3 +125,55 @@ def test_tied_and_untied_models_are_trained_and_exported_as_what_they_are(
     with safe_open(next(checkpoint.glob("*.safetensors")), "pt") as shard:
         assert set(shard.keys()) == set(index) and ("lm_head.weight" in index) is not tied
     assert json.loads((checkpoint / "config.json").read_text())["tie_word_embeddings"] is tied
+
+
+STOCK = "torchtune.data.padded_collate_sft"
+# Loss of the second step: as without the options, or another. Two that have nothing to do with each other share a run.
+SAME = {"stock batch, recomputed": {"collate_fn": STOCK, "enable_activation_checkpointing": True}}
+OTHER: dict[str, dict[str, Any]] = {
+    "second epoch, each step saved": {"epochs": 2, "save_every_n_steps": 1},
+    "bf16, no clipping": {"dtype": "bf16", "clip_grad_norm": None},
+    "bf16 activations": {"autocast": "bfloat16"},
+    "step in backward": {"optimizer_in_bwd": True, "clip_grad_norm": None},
+}
+
+
+def losses(settings: Settings, folder: Path, **options: Any) -> list[float]:
+    """Two steps an epoch, the first with the whole rate."""
+    config = settings(folder, batch_size=4, max_steps_per_epoch=2, lr_scheduler={"num_warmup_steps": 0}, **options)
+    recipe.check_config(config)
+    made = recipe.shared_prefix_recipe(config)
+    made.setup(cfg=config)
+    made.train()
+    made.cleanup()
+    return list(read_log(folder, batch_size=4)["loss"])
+
+
+@pytest.mark.parametrize("adapters", [False, True], ids=["full", "lora"])
+def test_options_train_and_leave_a_model_to_score(
+    run: Run, settings: Settings, lora: dict[str, Any], tmp_path: Path, adapters: bool
+) -> None:
+    model = {"model": lora} if adapters else {}
+    plain = losses(settings, tmp_path / "plain", **model)
+    for name, options in (SAME | OTHER).items():
+        if adapters and "optimizer_in_bwd" in options:
+            continue
+        found = losses(settings, tmp_path / name, **options, **model)
+        assert len(found) == 2 * options.get("epochs", 1) and all(map(math.isfinite, found)), name
+        assert found[:2] == pytest.approx(plain, rel=1e-5 if name in SAME else 0.1), name
+        checkpoint = tmp_path / name / f"epoch_{options.get('epochs', 1) - 1}"
+        _tidy(checkpoint, str(run.model_folder()))
+        tuned, tokenizer = load_model(checkpoint, dtype="fp32")
+        assert GuardScorer(tuned, GuardPrompt(run.policy, tokenizer)).score(["Hi Ann"], progress=False).log_probs.size
+
+
+def test_a_c_library_may_lack_the_trim(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: Any) -> Any:
+        raise TypeError("no library without a name")  # Windows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "sys", SimpleNamespace(platform="win32"))
+        patch.setattr(ctypes, "CDLL", missing)
+        assert len(losses(settings, tmp_path / "windows")) == 2
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())  # musl
+    assert len(losses(settings, tmp_path / "musl")) == 2

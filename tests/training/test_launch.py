@@ -38,9 +38,7 @@ def test_a_step_that_two_launches_logged_stands_once(tmp_path: Path) -> None:
     assert list(log["examples"]) == [8, 16, 24, 32]
 
 
-def test_a_finished_training_is_reused_where_it_was_moved(
-    run: Run, train_file: Path, training: Training, tmp_path: Path
-) -> None:
+def test_a_finished_training_is_reused_where_it_was_moved(run: Run, training: Training, tmp_path: Path) -> None:
     moved = replace(run, folder=tmp_path / "bei Jürgen" / "smoke")
     shutil.copytree(run.folder, moved.folder)
     for place in (run, moved):
@@ -61,9 +59,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", FAULTS)
-def test_what_can_not_be_trained_is_refused_before_any_work(
-    train_file: Path, elsewhere: Callable[..., Run], case: str
-) -> None:
+def test_an_untrainable_run_is_refused_first(train_file: Path, elsewhere: Callable[..., Run], case: str) -> None:
     options, says = FAULTS[case]
     other = elsewhere(options)
     kept = other.folder / "training" / "epoch_0" / "kept"
@@ -97,9 +93,7 @@ def test_an_output_folder_that_can_not_be_written_is_one_sentence(run: Run, trai
     assert "\n" not in str(caught.value)
 
 
-def test_dataset_puts_the_loss_on_the_answer_only_and_names_broken_lines(
-    smoke_folder: Path, train_file: Path, tmp_path: Path
-) -> None:
+def test_the_loss_is_on_the_answer_and_a_file_is_needed(smoke_folder: Path, train_file: Path, tmp_path: Path) -> None:
     tokenizer = RecipeTokenizer(str(smoke_folder))
     dataset, lines = GuardDataset(tokenizer, source=str(train_file)), train_file.read_text().splitlines()
     for i in range(20):
@@ -111,15 +105,11 @@ def test_dataset_puts_the_loss_on_the_answer_only_and_names_broken_lines(
     with pytest.raises(FileNotFoundError, match="notebook 02"):
         GuardDataset(tokenizer, source=str(broken))
     # Line breaks of Unicode are no line breaks of the file.
-    broken.write_text(
-        "".join(f'{{"policy": ["S1"], "turns": [["User", "a{c}b"]], "answer": "safe"}}\n' for c in "\x85\u2028")
-    )
-    assert len(GuardDataset(tokenizer, source=str(broken))) == 2
+    broken.write_text('{"policy": ["S1"], "turns": [["User", "a\x85b\u2028c"]], "answer": "safe"}\n')
+    assert len(GuardDataset(tokenizer, source=str(broken))) == 1
 
 
-def test_every_row_that_can_not_be_trained_on_is_listed_at_once(
-    smoke_folder: Path, train_file: Path, tmp_path: Path
-) -> None:
+def test_every_untrainable_row_is_listed_at_once(smoke_folder: Path, train_file: Path, tmp_path: Path) -> None:
     def row(text: str) -> bytes:
         return json.dumps({"policy": ["S1"], "turns": [["User", text]], "answer": "safe"}).encode()
 

@@ -62,9 +62,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_weights_and_log_are_those_of_an_uninterrupted_run(
-    settings: Settings, lora: dict[str, Any], tmp_path: Path, case: str
-) -> None:
+def test_a_resumed_run_ends_as_a_whole_one(settings: Settings, lora: dict[str, Any], tmp_path: Path, case: str) -> None:
     options, batch, step = CASES[case]
     options |= {"batch_size": 8, "epochs": 2, "model": lora | {"lora_dropout": 0.2} if case == "lora" else {}}
     weights, log = train(settings(tmp_path / "whole", **options))
@@ -191,9 +189,7 @@ def test_a_live_recipe_is_waited_for_a_state_of_other_data_goes_and_a_crash_is_t
         checkpoint(run)
 
 
-def test_a_second_call_waits_for_the_first_and_takes_what_it_made(
-    train_file: Path, elsewhere: Callable[..., Run], capfd: Any
-) -> None:
+def test_a_second_call_takes_what_the_first_made(train_file: Path, elsewhere: Callable[..., Run], capfd: Any) -> None:
     run = elsewhere({})
     (run.folder / "training" / "logs").mkdir(parents=True)
     with FileLock(run.folder / "training.lock"):

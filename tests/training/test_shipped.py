@@ -1,7 +1,5 @@
 """The adapter that comes with the series: it gives the tuned model's answers, or is refused with one sentence."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -53,9 +51,7 @@ def log_probs(model: Any, prompt: GuardPrompt) -> np.ndarray:
     return GuardScorer(model, prompt, epsilon=0).score(TEXTS, progress=False).log_probs
 
 
-def test_more_rank_is_nearer_to_the_tuned_model_and_peft_reads_the_same(
-    tuned: Any, prompt: GuardPrompt, tmp_path: Path
-) -> None:
+def test_more_rank_is_nearer_to_the_tuned_model(tuned: Any, prompt: GuardPrompt, tmp_path: Path) -> None:
     base = untuned()
     before, wanted, found = log_probs(base, prompt), log_probs(tuned, prompt), {}
     for rank in (1, 4, 128):

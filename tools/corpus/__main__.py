@@ -32,9 +32,9 @@ Row = dict[str, Any]
 
 SEED = 0
 ROWS = {
-    "train-1": 2_000,
-    "train-2": 1_300,
-    "train-letters": 2_800,
+    "train-1": 1_500,
+    "train-2": 2_000,
+    "train-letters": 3_500,
     "validation": 400,
     "validation-letters": 200,
     "test": 800,
