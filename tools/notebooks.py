@@ -11,8 +11,6 @@ An exercise is three cells of a source: `exercise`, the stub with `...` for the 
 answer is right; and `solution`, code and words, which the notebook shows folded and does not run.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import itertools

@@ -8,8 +8,6 @@
 The first RUN is the published one; others differ in seed and tell how far a number moves.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

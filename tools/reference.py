@@ -7,8 +7,6 @@ Scoring reads `$GUARD_AI4PRIVACY`; rampart and presidio need the extra `rivals`.
 The answers to them are fingerprinted by row number alone.
 """
 
-from __future__ import annotations
-
 import argparse
 import gzip
 import json
@@ -45,7 +43,17 @@ from guard_utils.metrics import bootstrap, rescore
 from guard_utils.policy import PII
 from guard_utils.profiles import Run, repository, resolve
 from guard_utils.records import intervals_of
-from guard_utils.scoring import majority, presidio, rampart, regular_expressions, tfidf, write_predictions
+from guard_utils.scoring import (
+    load_guard,
+    majority,
+    predict,
+    presidio,
+    rampart,
+    regular_expressions,
+    tfidf,
+    write_predictions,
+)
+from guard_utils.scoring.cached import guard_facts
 
 RIVALS = {
     "rampart": ("onnxruntime", "tokenizers"),
@@ -81,11 +89,14 @@ def systems(run: Run, train: Sequence[Example]) -> dict[str, Answer]:
         "regex": partial(regular_expressions, policy=run.policy),
         "tfidf": lambda examples: tfidf(train, examples, run.policy, run.seed),
         "majority": lambda examples: majority(train, examples, run.policy),
+        "guard": lambda examples: predict(load_guard(run), examples),
     }
 
 
-def facts(name: str, train: Sequence[Example]) -> dict[str, str]:
-    """What decides a system's answers besides the texts and the code: versions, or the training rows."""
+def facts(name: str, run: Run, train: Sequence[Example]) -> dict[str, Any]:
+    """What decides a system's answers besides the texts and the code: versions, the training rows or the guard."""
+    if name == "guard":
+        return guard_facts(run)
     if name in TRAINED:
         return {"train": rows_fingerprint(train)}
     model = {"model": ASSETS[name].package} if name in ASSETS else {}
@@ -124,7 +135,7 @@ def score(names: Sequence[str]) -> None:
     shelf = repository() / "notebooks" / "predictions" / run.profile.name
     told = json.loads((shelf / "rivals.json").read_text()) if (shelf / "rivals.json").exists() else {}
     for name in names:
-        answer, made_from = systems(run, splits.train)[name], facts(name, splits.train)
+        answer, made_from = systems(run, splits.train)[name], facts(name, run, splits.train)
         speed = None if name in TRAINED else texts_per_cpu_second(answer, reference)
         parts = {"reference": reference, "development": development, **splits.held_out}
         tables = {part: answer(examples) for part, examples in parts.items()}
@@ -162,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.reference", description="Systems on the reference's rows.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("labels").add_argument("source", type=Path, help="ai4privacy's file, or the rows of it alone")
-    names = ("rampart", "presidio", "regex", "tfidf", "majority")
+    names = ("guard", "rampart", "presidio", "regex", "tfidf", "majority")
     commands.add_parser("score").add_argument("systems", nargs="*", metavar="SYSTEM", help=f"of {', '.join(names)}")
     options = parser.parse_args(arguments)
     if options.command == "labels":

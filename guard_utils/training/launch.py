@@ -77,14 +77,18 @@ def finetune(run: Run, train_file: Path, *, processes: int = 1, progress: bool =
     per_step = config["batch_size"] * config["gradient_accumulation_steps"] * processes
     examples = count_steps(config, dataset, processes=processes) * per_step
     folder, mark = Path(config["output_dir"]), fingerprint(run, dataset, processes=processes)
-    final = folder / f"epoch_{config['epochs'] - 1}"
+    final, older = folder / f"epoch_{config['epochs'] - 1}", Path(f"{folder}.older")
     with _hold(f"{folder}.lock"):
         done = _read(folder / DONE)
         if done.get("fingerprint") != mark:
             with _hold(f"{folder}.recipe.lock"):  # a recipe whose launcher was killed lives on for a moment
                 state = saved_state(folder) if _read(folder / STARTED).get("fingerprint") == mark else None
             if state is None and folder.exists():
-                shutil.rmtree(folder)  # cut off before its first save, or of another config or data
+                if done:  # of another config or data; kept until this one has begun to learn
+                    shutil.rmtree(older, ignore_errors=True)
+                    folder.rename(older)
+                else:
+                    shutil.rmtree(folder)  # cut off before its first save
             for half_written in folder.glob("epoch_*"):
                 shutil.rmtree(half_written)
             _write(folder / STARTED, fingerprint=mark)
@@ -96,7 +100,14 @@ def finetune(run: Run, train_file: Path, *, processes: int = 1, progress: bool =
             if state:
                 command.append("resume_from_checkpoint=True")
                 print(f"this training was cut off before: it goes on after {first:,} of {examples:,} examples")
-            seconds += _tune_run(command, per_step, first, examples, progress)
+            try:
+                seconds += _tune_run(command, per_step, first, examples, progress)
+            except TrainingError:
+                if older.exists() and saved_state(folder) is None:
+                    shutil.rmtree(folder)
+                    older.rename(folder)
+                raise
+            shutil.rmtree(older, ignore_errors=True)
             _tidy(final, run.profile.model if run.profile.from_hub else config["model_dir"])
             done = _write(folder / DONE, fingerprint=mark, seconds=seconds, made_on=machine())
             shutil.rmtree(folder / STATES, ignore_errors=True)

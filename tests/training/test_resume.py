@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from guard_utils.profiles import Run
 from guard_utils.training.config import TrainingError, fingerprint
 from guard_utils.training.dataset import GuardDataset, RecipeTokenizer
-from guard_utils.training.launch import DONE, Training, checkpoint, finetune, read_log
+from guard_utils.training.launch import DONE, Training, finetune, read_log
 from guard_utils.training.recipe import shared_prefix_recipe
 from guard_utils.training.resume import STATES, saved_state
 
@@ -170,7 +170,7 @@ def start_and_wait(run: Run, train_file: Path, capfd: Any) -> Future[Training]:
     return call
 
 
-def test_a_live_recipe_is_waited_for_a_state_of_other_data_goes_and_a_crash_is_told(
+def test_a_live_recipe_is_waited_for_and_a_crash_before_the_first_save_brings_the_older_training_back(
     train_file: Path, elsewhere: Callable[..., Run], capfd: Any
 ) -> None:
     run = elsewhere({"model": {"num_layers": 3}})
@@ -178,15 +178,15 @@ def test_a_live_recipe_is_waited_for_a_state_of_other_data_goes_and_a_crash_is_t
     state = training / STATES / "step_4"
     state.mkdir(parents=True)
     (state / "whole.json").write_text(json.dumps({"step": 4, "epoch": 0, "batches": 4, "seconds": 1.0}))
-    (training / "started.json").write_text(json.dumps({"fingerprint": "of other data"}))
+    for name in ("started.json", DONE):
+        (training / name).write_text(json.dumps({"fingerprint": "of other data"}))
     with FileLock(run.folder / "training.recipe.lock"):
         call = start_and_wait(run, train_file, capfd)
         assert state.exists()
     with pytest.raises(TrainingError, match=r"(?s)status 1: the config's model has another shape.*layers\.2"):
         call.result(timeout=300)
-    assert not (training / STATES).exists() and not (training / DONE).exists()
-    with pytest.raises(FileNotFoundError, match="notebook 03"):
-        checkpoint(run)
+    assert state.exists() and "of other data" in (training / DONE).read_text()
+    assert not Path(f"{training}.older").exists()
 
 
 def test_a_second_call_takes_what_the_first_made(train_file: Path, elsewhere: Callable[..., Run], capfd: Any) -> None:

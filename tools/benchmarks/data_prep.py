@@ -17,8 +17,6 @@ Both of ours must give the same file, and the reference's lines wherever both ru
 code.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import multiprocessing

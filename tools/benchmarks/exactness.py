@@ -6,8 +6,6 @@ Examples of mixed length under two policies, fp32, once with all weights and onc
 of gradients, the norm of the difference by the norm; of all weights together, and of the worst one.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

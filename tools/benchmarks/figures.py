@@ -1,7 +1,5 @@
 """What every benchmark ends with: its figures as JSON, with the machine and the versions they were taken on."""
 
-from __future__ import annotations
-
 import json
 import platform
 import re

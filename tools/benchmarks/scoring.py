@@ -7,8 +7,6 @@ notebook 03 first. The ratio depends on the length of the texts: those of the in
 `--tokens` joins them until each has as many.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Iterator

@@ -5,8 +5,6 @@
 Same LoRA model, same examples, same update rule, same dtype, same machine, one run. Run notebook 02 first.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import resource

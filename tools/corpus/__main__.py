@@ -7,8 +7,6 @@
 Everything that a change of this folder would alter shows as another SHA-256 of canonical JSON, which is printed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

@@ -7,8 +7,6 @@ values of many countries. Rows have the schema of ai4privacy/pii-masking-200k, s
 Splits are disjoint in clauses and in values; some situations occur in the validation or the test split only.
 """
 
-from __future__ import annotations
-
 import random
 import re
 import tomllib

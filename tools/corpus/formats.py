@@ -3,8 +3,6 @@
 Each takes fields (a name and the labelled pieces of a value) and sets them as pieces of text, so that offsets survive.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import re

@@ -9,8 +9,6 @@ on. Country, nationality, weekday and driving licence have none there; they are 
 them unlabelled.
 """
 
-from __future__ import annotations
-
 import csv
 import random
 import re

@@ -5,8 +5,6 @@ They complete the first bank of clauses: more kinds of values in one text, value
 sentences that an automatic message put together. A letter is never in a test set: splits are train and validation.
 """
 
-from __future__ import annotations
-
 import random
 import unicodedata
 import zlib

@@ -5,8 +5,6 @@ Names come from Faker's locales, real cities and counties from GeoNames (geoname
 never seen in training.
 """
 
-from __future__ import annotations
-
 import importlib
 import ipaddress
 import random
