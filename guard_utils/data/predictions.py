@@ -119,16 +119,19 @@ def predicted_matrix(df: pd.DataFrame, policy: Taxonomy) -> BoolMatrix:
 def _code_matrix(df: pd.DataFrame, column: str, policy: Taxonomy) -> BoolMatrix:
     place = {code: i for i, code in enumerate(policy.codes)}
     matrix = np.zeros((len(df), len(policy)), dtype=bool)
-    for row, (cell, name) in enumerate(zip(df[column], df["id"], strict=True)):
-        where = f"on row {row} (id {name!r})"
+
+    def where() -> str:
+        return f"on row {row} (id {df['id'].iloc[row]!r})"
+
+    for row, cell in enumerate(df[column]):
         if not isinstance(cell, list | tuple | np.ndarray):
-            raise ValueError(f"{column} is {cell!r} {where}; write a list of codes, [] where safe")
+            raise ValueError(f"{column} is {cell!r} {where()}; write a list of codes, [] where safe")
         for code in cell:
             if code not in place:
                 has = f"policy {policy.name!r} has only {', '.join(policy.codes)}"
-                raise ValueError(f"{column} holds {code!r} {where}; {has}: map the labels to these codes")
+                raise ValueError(f"{column} holds {code!r} {where()}; {has}: map the labels to these codes")
             if matrix[row, place[code]]:
-                raise ValueError(f"{column} repeats a code {where}: {list(cell)}; write it once")
+                raise ValueError(f"{column} repeats a code {where()}: {list(cell)}; write it once")
             matrix[row, place[code]] = True
     return matrix
 
