@@ -79,12 +79,15 @@ def finetune(run: Run, train_file: Path, *, processes: int = 1, progress: bool =
     folder, mark = Path(config["output_dir"]), fingerprint(run, dataset, processes=processes)
     final, older = folder / f"epoch_{config['epochs'] - 1}", Path(f"{folder}.older")
     with _hold(f"{folder}.lock"):
+        if older.exists():
+            with _hold(f"{folder}.recipe.lock"):
+                _bring_back(folder, older)
         done = _read(folder / DONE)
         if done.get("fingerprint") != mark:
             with _hold(f"{folder}.recipe.lock"):  # a recipe whose launcher was killed lives on for a moment
                 state = saved_state(folder) if _read(folder / STARTED).get("fingerprint") == mark else None
             if state is None and folder.exists():
-                if done:  # of another config or data; kept until this one has begun to learn
+                if done:  # of another config or data; kept until this one is finished, see `_bring_back`
                     shutil.rmtree(older, ignore_errors=True)
                     folder.rename(older)
                 else:
@@ -103,15 +106,22 @@ def finetune(run: Run, train_file: Path, *, processes: int = 1, progress: bool =
             try:
                 seconds += _tune_run(command, per_step, first, examples, progress)
             except TrainingError:
-                if older.exists() and saved_state(folder) is None:
-                    shutil.rmtree(folder)
-                    older.rename(folder)
+                _bring_back(folder, older)
                 raise
-            shutil.rmtree(older, ignore_errors=True)
             _tidy(final, run.profile.model if run.profile.from_hub else config["model_dir"])
             done = _write(folder / DONE, fingerprint=mark, seconds=seconds, made_on=machine())
             shutil.rmtree(folder / STATES, ignore_errors=True)
+            shutil.rmtree(older, ignore_errors=True)
     return Training(final, read_log(folder, batch_size=per_step), examples, done["seconds"], done.get("made_on"))
+
+
+def _bring_back(folder: Path, older: Path) -> None:
+    """Puts a finished training back that made room for one which ended, in whatever way, before its first save."""
+    from guard_utils.training.resume import saved_state
+
+    if older.exists() and not _read(folder / DONE) and saved_state(folder) is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        older.rename(folder)
 
 
 @contextmanager

@@ -199,3 +199,17 @@ def test_a_second_call_takes_what_the_first_made(train_file: Path, elsewhere: Ca
         mark = fingerprint(run, dataset)
         (run.folder / "training" / DONE).write_text(json.dumps({"fingerprint": mark, "seconds": 1.0}))
     assert call.result(timeout=30).seconds == 1.0
+
+
+def test_a_training_killed_before_its_first_save_gives_way_to_the_finished_one(
+    train_file: Path, elsewhere: Callable[..., Run]
+) -> None:
+    run = elsewhere({})
+    older = run.folder / "training.older"
+    (older / "logs").mkdir(parents=True)
+    (older / "logs" / "log_1.txt").write_text("Step 1 | loss:3.0 \n")
+    mark = fingerprint(run, GuardDataset(RecipeTokenizer(str(run.model_folder())), source=str(train_file)))
+    (older / DONE).write_text(json.dumps({"fingerprint": mark, "seconds": 1.0}))
+    (run.folder / "training" / "epoch_0").mkdir(parents=True)
+    assert finetune(run, train_file, progress=False).seconds == 1.0
+    assert not older.exists() and not (run.folder / "training" / "epoch_0").exists()
