@@ -202,3 +202,10 @@ def test_the_smoke_model_is_the_same_each_time_and_leaves_the_global_seed_alone(
     assert fetch("smoke") == smoke_folder
     config = AutoConfig.from_pretrained(tmp_path)
     assert config.model_type == "llama" and config.tie_word_embeddings and config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("asset", ASSETS.values(), ids=list(ASSETS))
+def test_every_asset_is_pinned_by_version_and_hash(asset):
+    assert asset.package.count("==") == 1 and len(bytes.fromhex(asset.sha256)) == 32
+    assert asset.members and asset.megabytes > 0
+    assert len({Path(member).name for member in asset.members}) == len(asset.members), "unpacked side by side"

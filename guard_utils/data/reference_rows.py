@@ -60,6 +60,8 @@ def load_reference_rows(*, hub: bool = False) -> dict[str, list[Example]]:
     if "privacy_mask" not in rows.column_names:
         raise DataError(f"{path}: rows of another data set, with columns {rows.column_names}; {FIX}")
     labels = [[mask["label"] for mask in masks] for masks in rows["privacy_mask"]]
+    if undecided := sorted({label for found in labels for label in found}.difference(PII_200K.by_label)):
+        raise DataError(f"{path}: labels {undecided} are those of another release; {FIX}")
     codes = [reference_codes_evaluation(found) for found in labels]
     sets = {}
     for kind, wanted in reference_labels().groupby("set", sort=False):

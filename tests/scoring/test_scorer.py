@@ -163,6 +163,15 @@ def test_neither_batch_size_nor_order_changes_anything(model, prompt, scores, ba
     assert np.array_equal(first.log_probs, second.log_probs), "the first call left nothing behind"
 
 
+def test_probabilities_add_up(scores):
+    p = np.exp(scores.log_probs)
+    np.testing.assert_allclose(p.sum(axis=1) + scores.outside, 1)
+    np.testing.assert_allclose(scores.unsafe + p[:, 0], p.sum(axis=1))
+    for array in (scores.marginals, scores.unsafe, scores.outside):
+        assert ((array >= 0) & (array <= 1)).all()
+    assert scores.marginals.shape == (len(TEXTS), 5)
+
+
 def test_the_predictions_table_holds_the_scores(model, prompt, scores):
     examples = [Example(f"r{i}", text, ("S1",), "en", f"t{i}", "", ()) for i, text in enumerate(TEXTS)]
     scorer = GuardScorer(model, prompt, epsilon=0)
