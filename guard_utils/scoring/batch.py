@@ -22,7 +22,7 @@ from guard_utils.profiles import Run
 from guard_utils.prompt import GuardPrompt
 from guard_utils.scoring.cached import guard_facts
 from guard_utils.scoring.scorer import DTYPES, GuardScorer, load_model
-from guard_utils.training.adapters import load_adapter, shipped_adapter
+from guard_utils.training.adapters import guard_adapter, load_adapter
 from guard_utils.training.launch import checkpoint
 
 CHUNK = 256  # rows that are scored and saved at a time; a kill costs at most these
@@ -35,14 +35,8 @@ def load_guard(run: Run, **settings: Any) -> GuardScorer:
     `settings` are those of `GuardScorer`. FileNotFoundError where there is neither; see `load_adapter` for the guard
     that comes with the series.
     """
-    adapter = None
-    try:
-        folder = checkpoint(run)
-    except FileNotFoundError:
-        adapter = shipped_adapter(run)
-        if adapter is None:
-            raise
-        folder = run.model_folder()
+    adapter = guard_adapter(run)
+    folder = run.model_folder() if adapter else checkpoint(run)
     model, tokenizer = load_model(folder, dtype="fp32" if adapter else run.dtype, device=run.device)
     prompt = GuardPrompt(run.policy, tokenizer)
     if adapter:

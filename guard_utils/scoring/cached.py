@@ -18,7 +18,7 @@ from guard_utils.data.examples import Example
 from guard_utils.data.predictions import predictions_table
 from guard_utils.files import code_fingerprint, write_table, write_text
 from guard_utils.profiles import Run, repository
-from guard_utils.training.adapters import adapter_facts, shipped_adapter
+from guard_utils.training.adapters import adapter_facts, guard_adapter, shipped_adapter
 from guard_utils.training.launch import checkpoint_fingerprint
 
 Facts = Mapping[str, Any]
@@ -126,17 +126,11 @@ def tuned_predictions(run: Run, parts: Mapping[str, Sequence[Example]], **settin
 def guard_facts(run: Run, **settings: Any) -> dict[str, Any]:
     """What decides the answers of the guard that `load_guard` loads, besides texts: `settings` are those of both.
 
-    Raises:
-        FileNotFoundError: Nothing is trained, and no guard comes with the series for this profile.
+    Raises FileNotFoundError where there is none; see `guard_adapter`.
     """
-    facts = {"dtype": run.dtype, "settings": settings, "code": code_fingerprint(_CODE)}
-    try:
-        return facts | {"checkpoint": checkpoint_fingerprint(run)}
-    except FileNotFoundError:
-        adapter = shipped_adapter(run)
-        if adapter is None:
-            raise
-        return facts | {"checkpoint": adapter_facts(adapter)["sha256"]}
+    adapter = guard_adapter(run)
+    decides = adapter_facts(adapter)["sha256"] if adapter else checkpoint_fingerprint(run)
+    return {"dtype": run.dtype, "settings": settings, "code": code_fingerprint(_CODE), "checkpoint": decides}
 
 
 def _made_from(run: Run, examples: Sequence[Example]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from guard_utils.files import DONE, write_whole
 from guard_utils.profiles import Run, repository
 from guard_utils.prompt import GuardPrompt
 from guard_utils.records import machine
+from guard_utils.training.launch import checkpoint
 
 FACTS = "guard.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -27,6 +28,21 @@ def shipped_adapter(run: Run) -> Path | None:
     """Folder of the adapter that comes with the series for a run's profile; None where there is none."""
     folder = repository() / "notebooks" / "models" / run.profile.adapter
     return folder if run.profile.adapter and folder.is_dir() else None
+
+
+def guard_adapter(run: Run) -> Path | None:
+    """The adapter that answers for a run; None where it has a training of its own, which goes first.
+
+    Raises:
+        FileNotFoundError: Nothing is trained, and no guard comes with the series for this profile.
+    """
+    try:
+        checkpoint(run)
+        return None
+    except FileNotFoundError:
+        if adapter := shipped_adapter(run):
+            return adapter
+        raise
 
 
 def extract_adapter(base: Any, tuned: Any, folder: Path, *, prompt: GuardPrompt, training: str, rank: int = 16) -> None:

@@ -39,6 +39,7 @@ ROWS = {
     "independent": 1_500,
 }
 """Rows of each part, before leaks are taken out of training."""
+PHASES = {"train-1": 1, "train-2": 2, "train-letters": 2}
 MASK = pa.struct({"value": pa.string(), "start": pa.int64(), "end": pa.int64(), "label": pa.string()})
 SCHEMA = pa.schema(
     {
@@ -58,17 +59,15 @@ SCHEMA = pa.schema(
 
 def rows_of(part: str, count: int) -> Iterator[dict[str, Any]]:
     """Generates the first rows of a part of `ROWS`; training rows carry their phase, leaks are still in."""
+    split, _, kind = part.partition("-")
     if part == "independent":
         folder = fetch("presidio-templates")
         rows: Iterable[dict[str, Any]] = fill(presidio_templates(folder), presidio_fillers(folder), n=count, seed=SEED)
-        return (row | {"phase": None} for row in rows)
-    split, _, kind = part.partition("-")
-    if kind == "letters":
+    elif kind == "letters":
         rows = generate_letters(count, split=cast(Split, split), seed=SEED)
     else:
         rows = generate(count, split=cast(Split, split), seed=SEED, simple=kind == "1")
-    phase = None if split != "train" else 1 if kind == "1" else 2
-    return (row | {"phase": phase} for row in rows)
+    return (row | {"phase": PHASES.get(part)} for row in rows)
 
 
 def sha256(rows: Iterable[Mapping[str, Any]]) -> str:
