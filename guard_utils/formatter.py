@@ -218,18 +218,24 @@ def _require(good: bool, what: str, value: object, fix: str) -> None:
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """A conversation of (role, text) turns, the answer about its last one, and the policy that the prompt shows."""
+    """A conversation of (role, text) turns, the answer about its last one, and the policy that the prompt shows.
+
+    Attributes:
+        evidence: Values in the last text: the character after each, and its code or `safe`; see `GuardDataset`.
+    """
 
     turns: tuple[tuple[str, str], ...]
     verdict: Verdict
     policy: Taxonomy
+    evidence: tuple[tuple[int, str], ...] = ()
 
 
 def write_training_file(examples: Iterable[Example], path: Path, policy: Taxonomy) -> int:
     r"""Writes examples as training rows of ASCII JSON, one a line; the file is written whole or not at all.
 
     A row is `{"policy": ["S1", "S2"], "turns": [["User", "Ask 10.0.0.1"]], "answer": "unsafe\nS2"}`: the taxonomy's
-    codes in the order shown (here the whole `policy`), the conversation, the answer in the numbers of that order.
+    codes in the order shown (here the whole `policy`), the conversation, the answer in the numbers of that order. Where
+    spans of an example have a place, `"evidence": [[12, "S2"]]` gives their ends and codes, in the same numbers.
 
     Returns:
         Number of rows.
@@ -243,7 +249,13 @@ def write_training_file(examples: Iterable[Example], path: Path, policy: Taxonom
         raise ValueError(f"policy {policy.name!r} is a selection, whose codes the file can't explain; pass {whole!r}")
     lines = []
     for index, example in enumerate(examples):
-        row = {"policy": policy.codes, "turns": [("User", example.text)], "answer": example.verdict.text}
+        row: dict[str, Any] = {
+            "policy": policy.codes,
+            "turns": [("User", example.text)],
+            "answer": example.verdict.text,
+        }
+        if evidence := [(span.end, span.code or "safe") for span in example.spans if span.end > 0]:
+            row["evidence"] = evidence
         lines.append(json.dumps(row))
         read_training_row(lines[-1], policy, where=f"example {index}")  # what is written can be read
     write_text(path, "".join(f"{line}\n" for line in lines))
@@ -258,8 +270,9 @@ def read_training_row(line: str, taxonomy: Taxonomy, *, where: str = "training r
     """
     try:
         row = json.loads(line)
-        good = isinstance(row, dict) and set(row) == {"policy", "turns", "answer"}
-        _require(good, "row", row, "give a JSON object of 'policy', 'turns', 'answer' and nothing else")
+        good = isinstance(row, dict) and set(row) - {"evidence"} == {"policy", "turns", "answer"}
+        fix = "give a JSON object of 'policy', 'turns', 'answer', perhaps 'evidence', and nothing else"
+        _require(good, "row", row, fix)
         codes, turns, answer = row["policy"], row["turns"], row["answer"]
         _require(_are_texts(codes), "policy", codes, f"give a list of codes of {taxonomy.codes}")
         policy = taxonomy if tuple(codes) == taxonomy.codes else taxonomy.select(codes)
@@ -271,7 +284,11 @@ def read_training_row(line: str, taxonomy: Taxonomy, *, where: str = "training r
         verdict = parse(str(answer), policy)
         if not isinstance(verdict, Verdict) or verdict.text != answer:
             raise ValueError(f"answer is {answer!r}; write 'safe', or 'unsafe\\n' and ascending codes to S{len(codes)}")
-        return TrainingRow(tuple((role, text) for role, text in turns), verdict, policy)
+        known, length, evidence = ("safe", *policy.codes), len(turns[-1][1]), row.get("evidence", [])
+        good = isinstance(evidence, list) and all(isinstance(found, list) and len(found) == 2 for found in evidence)
+        good = good and all(isinstance(end, int) and 0 < end <= length and code in known for end, code in evidence)
+        _require(good, "evidence", evidence, f"give [end, code] pairs: ends of values up to {length}, codes of {known}")
+        return TrainingRow(tuple(map(tuple, turns)), verdict, policy, tuple(map(tuple, evidence)))
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: row is {line!r:.80}; make it JSON ({error})") from error
     except ValueError as error:

@@ -10,6 +10,7 @@ control token. Sources: chat template of https://huggingface.co/meta-llama/Llama
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -166,6 +167,19 @@ class GuardPrompt:
                 raise ValueError(f"{message[:40]!r} holds a lone surrogate; decode the file with errors='replace'")
         # The prefix ends with the first role, see `prefix_ids`.
         return "\n\n".join(f"{role}: {message.strip()}" for role, message in turns).removeprefix("User:")
+
+    def evidence(self, turns: Sequence[Turn], ends: Sequence[int]) -> list[int]:
+        """Places, in `conversation_ids`, of the last tokens of values that end before these characters of the text."""
+        conversation, (_, message) = self._conversation(turns), turns[-1]
+        shift = len(conversation) - len(message.rstrip())
+        encoded = self._tokenizer(
+            conversation + self.chat_format.between,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+        )
+        last = [end for _, end in encoded["offset_mapping"]]
+        return [bisect_left(last, min(end + shift, len(conversation))) for end in ends]
 
     def answer_ids(self, verdict: Verdict) -> tuple[int, ...]:
         """Ids of an answer, end token included."""

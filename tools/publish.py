@@ -262,13 +262,14 @@ def _block(facts: Mapping[str, Any], profile: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def publish_adapter(run: Run, folder: Path, *, rank: int = 16) -> None:
+def publish_adapter(run: Run, folder: Path, *, rank: int = 38) -> None:
     """Writes the adapter of a run's finished training, and its model card, into a folder.
 
     Raises:
         FileNotFoundError: Nothing is trained.
         ValueError: The adapter is too large.
     """
+    from guard_utils.data import load_splits
     from guard_utils.prompt import GuardPrompt
     from guard_utils.scoring import load_model
     from guard_utils.training import checkpoint, checkpoint_fingerprint
@@ -277,7 +278,9 @@ def publish_adapter(run: Run, folder: Path, *, rank: int = 16) -> None:
     tuned, _ = load_model(checkpoint(run), dtype="fp32")
     base, tokenizer = load_model(run.model_folder(), dtype="fp32")
     training = checkpoint_fingerprint(run)
-    extract_adapter(base, tuned, folder, prompt=GuardPrompt(run.policy, tokenizer), training=training, rank=rank)
+    texts = [example.text for example in load_splits(run).train[-300:]]
+    prompt = GuardPrompt(run.policy, tokenizer)
+    extract_adapter(base, tuned, folder, prompt=prompt, training=training, texts=texts, rank=rank)
     try:
         records = load_records(run.folder)
     except FileNotFoundError:

@@ -8,7 +8,6 @@ verdict, end token included. Does not: generate text or parse it, or read and wr
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
-from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
+from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from guard_utils.data.examples import Example
 from guard_utils.data.predictions import predictions_table
@@ -30,9 +29,27 @@ from guard_utils.scoring.trie import VerdictTrie
 
 POSITIONS_PER_CHUNK = 256
 """Logits are computed for so many positions at a time: those of a whole batch would take a gigabyte."""
-Part = tuple[slice, Tensor, Tensor]
-"""Of a text: its new tokens, the places in the cache of all that it has, and which of these its new ones see."""
+_FILLER = -2  # in place of a token's place or node where a text has fewer than another
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which tokens of one forward pass belong to which text, for attention.
+
+    Attributes:
+        rows: [texts, new] place in the pass of each new token of a text; filler has any.
+        places: [texts, own] place in the cache of each token that a text has so far, the new ones among them.
+        bias: [texts, new, own] 0 where the new token sees the other, -inf elsewhere.
+        back: [tokens] where each token of the pass stands in the flattened `rows`.
+        prefix: Of each layer, keys and values of the policy's prefix, which every token sees; [heads, prefix, dim].
+    """
+
+    rows: Tensor
+    places: Tensor
+    bias: Tensor
+    back: Tensor
+    prefix: list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -102,12 +119,13 @@ class GuardScorer:
         self.trie = VerdictTrie.build(prompt, max_violations=max_violations)
         with torch.inference_mode():
             ids = torch.tensor([prompt.prefix_ids], device=model.device)
-            self._prefix = model.get_decoder()(ids, use_cache=True).past_key_values
+            cache = model.get_decoder()(ids, use_cache=True).past_key_values
+        self._prefix = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
         self._first = [-1, *(node for child in self.trie.children[-1] for node in self.trie.chain(child))]
         visible = self.trie.visible()
         self._depths = visible.sum(axis=1).tolist()
         # The last row and column are those of a prompt's tokens, which are no nodes.
-        self._visible = torch.from_numpy(np.pad(visible, (0, 1))).to(model.device)
+        self._visible = torch.from_numpy(np.pad(visible, (0, 1)))
         self._verdict = {node: verdict for verdict, node in enumerate(self.trie.ends)}
         # Of the logits, only those of the trie's few tokens are kept. The end token's place among them comes last.
         self._used, self._place = np.unique([*self.trie.tokens, self.trie.end_id], return_inverse=True)
@@ -150,9 +168,9 @@ class GuardScorer:
     @torch.inference_mode()
     def _score_batch(self, batch: Sequence[Segments]) -> tuple[np.ndarray, np.ndarray]:
         """[texts, verdicts] log-probabilities, and [texts] the bound on what is not expanded."""
-        prompts, cache = [each.conversation_ids + each.tail_ids for each in batch], copy.deepcopy(self._prefix)
+        prompts, cache = [each.conversation_ids + each.tail_ids for each in batch], DynamicCache()
         # Of each text: place in the cache, node (-1: none) and position of each token that it has so far.
-        tokens = [[(place, -1, place) for place in range(len(self.prompt.prefix_ids))] for _ in batch]
+        tokens: list[list[tuple[int, int, int]]] = [[] for _ in batch]
         # Of each text: nodes whose parent is expanded but not they, and the log-probability of their paths.
         pending: list[dict[int, float]] = [{} for _ in batch]
         log_probs = np.full((len(batch), len(self.trie.verdicts)), -np.inf)
@@ -186,7 +204,7 @@ class GuardScorer:
         All texts share one sequence, and what comes before it in the cache. They meet in attention only, see `_attend`.
         """
         device, start, before = self.model.device, len(self.prompt.prefix_ids), cache.get_seq_length()
-        ids, positions, last, parts = list[int](), list[int](), list[int](), list[Part]()
+        ids, positions, last, rows = list[int](), list[int](), list[int](), list[Tensor]()
         for text, nodes in chosen.items():
             first = len(ids)
             for node in nodes:
@@ -196,15 +214,13 @@ class GuardScorer:
                 positions += range(position, position + len(new))
                 ids += new
                 last.append(len(ids) - 1)
-            places, nodes_, at = torch.tensor(tokens[text], device=device).T
-            rows = slice(first - len(ids), None)
-            visible = torch.where(nodes_ < 0, at <= at[rows, None], self._visible[nodes_[rows, None], nodes_])
-            parts.append((slice(first, len(ids)), places, visible))
+            rows.append(torch.arange(first, len(ids)))
+        layout = self._layout(rows, [torch.tensor(tokens[text]) for text in chosen])
         attention = self.model.config._attn_implementation
         self.model.set_attn_implementation("guard_trie")
         try:
             packed, at = (torch.tensor([row], device=device) for row in (ids, positions))
-            output = self.model.get_decoder()(packed, position_ids=at, past_key_values=cache, parts=parts)
+            output = self.model.get_decoder()(packed, position_ids=at, past_key_values=cache, layout=layout)
         finally:
             self.model.set_attn_implementation(attention)
         head, steps = self.model.get_output_embeddings(), []
@@ -213,18 +229,42 @@ class GuardScorer:
             steps.append(logits[:, self._used] - logits.logsumexp(-1, keepdim=True))
         return torch.cat(steps).double().cpu().numpy()
 
+    def _layout(self, rows: Sequence[Tensor], tokens: Sequence[Tensor]) -> Layout:
+        """Layout of a pass, of each text's `rows` in it and of all `tokens` (place, node, position) that it has."""
+        places, nodes, at = pad_sequence(list(tokens), batch_first=True, padding_value=_FILLER).unbind(-1)
+        padded = pad_sequence(list(rows), batch_first=True, padding_value=_FILLER)
+        # A text's new tokens are the last that it has.
+        new = [each[len(each) - len(found) :] for each, found in zip(tokens, rows, strict=True)]
+        _, new_nodes, new_at = pad_sequence(new, batch_first=True).unbind(-1)
+        seen = self._visible[new_nodes[:, :, None], nodes[:, None, :]]
+        visible = torch.where(nodes[:, None, :] < 0, at[:, None, :] <= new_at[:, :, None], seen)
+        visible &= places[:, None, :] != _FILLER
+        bias = torch.zeros(visible.shape, dtype=self.model.dtype).masked_fill_(~visible, float("-inf"))
+        back = (padded.flatten() != _FILLER).nonzero().flatten()
+        device = self.model.device
+        moved = (each.to(device) for each in (padded.clamp(0), places.clamp(0), bias, back))
+        return Layout(*moved, prefix=self._prefix)
+
 
 def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, parts: Sequence[Part], **_: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, layout: Layout, **_: Any
 ) -> tuple[Tensor, None]:
-    """Attention of a layer, text by text: [1, heads, tokens, dim] each, the cache's tokens among the keys."""
-    outputs = []
-    for rows, places, visible in parts:
-        keys, values = (
-            each[:, :, places].repeat_interleave(module.num_key_value_groups, dim=1) for each in (key, value)
-        )
-        outputs.append(scaled_dot_product_attention(query[:, :, rows], keys, values, attn_mask=visible))
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    """Attention of a layer: all texts to the prefix in one product, and each to its own tokens.
+
+    Tensors are [1, heads, tokens, dim], the result [1, tokens, heads, dim]; keys and values are those of the cache.
+    """
+    prefix_key, prefix_value = layout.prefix[module.layer_idx]
+    texts, groups = len(layout.rows), module.num_key_value_groups
+    # Query heads that share a key head stand one after another: [key heads, texts, groups * new, dim].
+    queries = (query[0] * module.scaling)[:, layout.rows].unflatten(0, (-1, groups)).transpose(1, 2).flatten(2, 3)
+    keys, values = key[0][:, layout.places], value[0][:, layout.places]
+    to_prefix = (queries.flatten(1, 2) @ prefix_key.transpose(1, 2)).unflatten(1, (texts, -1))
+    to_own = queries @ keys.transpose(2, 3) + layout.bias.repeat(1, groups, 1)
+    weights = torch.cat([to_prefix, to_own], dim=-1).softmax(-1)
+    on_prefix, on_own = weights.split([to_prefix.shape[-1], to_own.shape[-1]], dim=-1)
+    output = (on_prefix.flatten(1, 2) @ prefix_value).unflatten(1, (texts, -1)) + on_own @ values
+    by_head = output.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1, 2)
+    return by_head[:, layout.back].transpose(0, 1)[None], None
 
 
 AttentionInterface.register("guard_trie", _attend)

@@ -31,16 +31,21 @@ class RecipeTokenizer:
 class GuardDataset(Dataset[dict[str, Any]]):
     """Rows as `tokens`, `labels` (the answer and its end token; -100 elsewhere) and `prefix_length`.
 
+    With `evidence`, the last token of some labelled values has a label too: the last token of the value's code, or of
+    `safe`. So the model learns where a violation is while it reads, not only that there is one; nothing is added to
+    the prompt, and answers are asked for as before.
+
     Args:
         source: JSON-lines file of `write_training_file`.
         taxonomy: Name of the taxonomy that the rows' codes belong to.
+        evidence: Most values of a text that are labelled; 0 labels answers alone.
 
     Raises:
         FileNotFoundError: No such file.
         ValueError: An unknown taxonomy, an empty file, or rows that can't be trained on: file, line, what and fix.
     """
 
-    def __init__(self, tokenizer: RecipeTokenizer, *, source: str, taxonomy: str = PII.name) -> None:
+    def __init__(self, tokenizer: RecipeTokenizer, *, source: str, taxonomy: str = PII.name, evidence: int = 0) -> None:
         if taxonomy not in POLICIES:
             raise ValueError(f"unknown taxonomy {taxonomy!r} in the config; choose one of {sorted(POLICIES)}")
         if not Path(source).exists():
@@ -48,8 +53,9 @@ class GuardDataset(Dataset[dict[str, Any]]):
         self.source = source
         self._tokenizer = tokenizer.tokenizer
         self._prompts: dict[tuple[Taxonomy, str], GuardPrompt] = {}
-        # Prompt, ids after its prefix, and how many of them are the answer.
-        self._rows: list[tuple[GuardPrompt, array[int], int]] = []
+        self._evidence = evidence
+        # Prompt, ids after its prefix, and their labels.
+        self._rows: list[tuple[GuardPrompt, array[int], array[int]]] = []
         faults: list[str] = []
         # Bytes that are no UTF-8 become lone surrogates, which the prompt refuses.
         with open(source, encoding="utf-8", errors="surrogateescape") as lines:
@@ -72,7 +78,14 @@ class GuardDataset(Dataset[dict[str, Any]]):
             self._prompts[row.policy, role] = GuardPrompt(row.policy, self._tokenizer, role=role)
         prompt = self._prompts[row.policy, role]
         ids, answer = prompt.training_ids(row.turns, row.verdict)  # type: ignore[arg-type]
-        self._rows.append((prompt, array("l", ids[len(prompt.prefix_ids) :]), answer))
+        rest = ids[len(prompt.prefix_ids) :]
+        labels = [CROSS_ENTROPY_IGNORE_IDX] * (len(rest) - answer) + list(rest[-answer:])
+        every = -(-len(row.evidence) // max(1, self._evidence))  # thinned evenly
+        shown = row.evidence[::every] if self._evidence and row.evidence else ()
+        places = prompt.evidence(row.turns, [end for end, _ in shown]) if shown else []  # type: ignore[arg-type]
+        for place, (_, code) in zip(places, shown, strict=True):
+            labels[place + 1] = self._tokenizer(code, add_special_tokens=False)["input_ids"][-1]
+        self._rows.append((prompt, array("l", rest), array("l", labels)))
 
     @property
     def frames(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -83,6 +96,10 @@ class GuardDataset(Dataset[dict[str, Any]]):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        prompt, rest, answer = self._rows[index]
-        labels = [CROSS_ENTROPY_IGNORE_IDX] * (len(prompt.prefix_ids) + len(rest) - answer) + list(rest[-answer:])
-        return {"tokens": [*prompt.prefix_ids, *rest], "labels": labels, "prefix_length": len(prompt.prefix_ids)}
+        prompt, rest, labels = self._rows[index]
+        start = len(prompt.prefix_ids)
+        return {
+            "tokens": [*prompt.prefix_ids, *rest],
+            "labels": [CROSS_ENTROPY_IGNORE_IDX] * start + list(labels),
+            "prefix_length": start,
+        }

@@ -105,6 +105,13 @@ def _fill_windows(lengths: Sequence[int]) -> list[list[int]]:
     return found
 
 
+class Packed(NamedTuple):
+    """What the layers of a model read in place of an attention mask: the windows, and the positions with a label."""
+
+    windows: list[Window]
+    labelled: Tensor
+
+
 def windows(layout: Layout) -> list[Window]:
     """Divides a packed sequence: each prefix, then its conversations in full windows."""
     lengths, device = layout["lengths"].tolist(), layout["lengths"].device
@@ -128,16 +135,16 @@ def windows(layout: Layout) -> list[Window]:
 
 
 def shared_prefix_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, mask: list[Window], dropout_p: float = 0.0, is_causal: bool = False
+    query: Tensor, key: Tensor, value: Tensor, *, mask: Packed, dropout_p: float = 0.0, is_causal: bool = False
 ) -> Tensor:
     """Attention over a packed sequence, as torchtune calls it: tensors and result are [1, heads, packed, dim].
 
-    `mask` holds the sequence's windows, which replace `is_causal`; dropout is a ValueError.
+    The windows of `mask` replace `is_causal`; dropout is a ValueError.
     """
     if dropout_p:
         raise ValueError(f"attn_dropout={dropout_p} is not supported with a shared prefix; set model.attn_dropout: 0.0")
     # Backward recomputes the attention weights; kept, they would be a third of all activations.
-    return cast(Tensor, checkpoint(_attend, query[0], key[0], value[0], mask, use_reentrant=False)).unsqueeze(0)
+    return cast(Tensor, checkpoint(_attend, query[0], key[0], value[0], mask.windows, use_reentrant=False)).unsqueeze(0)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Window]) -> Tensor:
@@ -161,7 +168,7 @@ def use_shared_prefix(model: nn.Module) -> nn.Module:
     Returns the same model; raises ValueError if it has no torchtune attention.
     """
     from torchtune.models.llama3_1 import Llama3ScaledRoPE
-    from torchtune.modules import FeedForward, MultiHeadAttention, RMSNorm
+    from torchtune.modules import FeedForward, MultiHeadAttention, RMSNorm, TransformerSelfAttentionLayer
 
     layers = [module for module in model.modules() if isinstance(module, MultiHeadAttention)]
     if not layers:
@@ -175,19 +182,24 @@ def use_shared_prefix(model: nn.Module) -> nn.Module:
             module.register_forward_hook(_to_autocast)
         elif isinstance(module, Llama3ScaledRoPE):
             module.forward = partial(_rotate, module)
-    norm, forward = cast(Any, model).norm, model.forward
+    last = [module for module in model.modules() if isinstance(module, TransformerSelfAttentionLayer)][-1]
+    cast(Any, last).forward = partial(_last_layer, last)
+    forward = model.forward
 
     def forward_packed(tokens: Tensor, *, mask: Layout, **kwargs: Any) -> Tensor:
-        # Only positions with a label are normalised and projected.
-        hook = norm.register_forward_pre_hook(lambda _, args: (args[0][:, mask["labelled"]],))
-        try:
-            return cast(Tensor, forward(tokens, mask=windows(mask), **kwargs))
-        finally:
-            hook.remove()
+        return cast(Tensor, forward(tokens, mask=Packed(windows(mask), mask["labelled"]), **kwargs))
 
     # Set on the instance, so that FSDP's hooks, which gather and free the weights, run around it.
     cast(Any, model).forward = forward_packed
     return model
+
+
+def _last_layer(layer: Any, x: Tensor, *, mask: Packed, input_pos: Tensor, **_: Any) -> Tensor:
+    """The layer after which nobody attends: past its attention, only positions with a label go on, to the logits."""
+    normalised = layer.sa_norm(x)
+    attended = layer.sa_scale(layer.attn(normalised, normalised, mask=mask, input_pos=input_pos)) + x
+    labelled = attended[:, mask.labelled]
+    return cast(Tensor, labelled + layer.mlp_scale(layer.mlp(layer.mlp_norm(labelled))))
 
 
 def _to_autocast(module: Any, arguments: Any, output: Tensor) -> Tensor:

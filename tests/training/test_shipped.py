@@ -56,14 +56,14 @@ def test_more_rank_is_nearer_to_the_tuned_model(tuned: Any, prompt: GuardPrompt,
     before, wanted, found = log_probs(base, prompt), log_probs(tuned, prompt), {}
     for rank in (1, 4, 128):
         torch.manual_seed(rank)
-        extract_adapter(base, tuned, tmp_path / str(rank), prompt=prompt, training="t", rank=rank)
+        extract_adapter(base, tuned, tmp_path / str(rank), prompt=prompt, training="t", texts=TEXTS, rank=rank)
         found[rank] = log_probs(load_adapter(untuned(), tmp_path / str(rank), prompt=prompt), prompt)
     errors = [np.abs(found[rank] - wanted).mean() / np.abs(before - wanted).mean() for rank in (128, 4, 1)]
-    assert errors[0] < 0.02 and errors == sorted(errors) and errors[2] < 1
+    assert errors[0] < 0.15 and errors == sorted(errors) and errors[2] < 1
     adapted = PeftModel.from_pretrained(untuned(), tmp_path / "4")
     assert np.abs(log_probs(adapted, prompt) - found[4]).max() < 1e-4
     # The same bytes again, in an order that no hash decides; no path.
-    extract_adapter(base, tuned, tmp_path / "again", prompt=prompt, training="t", rank=4)
+    extract_adapter(base, tuned, tmp_path / "again", prompt=prompt, training="t", texts=TEXTS, rank=4)
     for name in ("adapter_config.json", "adapter_model.safetensors", "guard.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "4" / name).read_bytes()
     config = json.loads((tmp_path / "4" / "adapter_config.json").read_text())
@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
     tuned: Any, prompt: GuardPrompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, folder = untuned(), tmp_path / "adapter"
-    extract_adapter(base, tuned, folder, prompt=prompt, training="t", rank=4)
+    extract_adapter(base, tuned, folder, prompt=prompt, training="t", texts=TEXTS, rank=4)
     facts, weights = (folder / "guard.json").read_text(), (folder / "adapter_model.safetensors").read_bytes()
     before = base.model.layers[0].mlp.up_proj.weight.clone()
 
@@ -87,9 +87,9 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
     refused("has prompt .*; use it with", asked=GuardPrompt(PII, prompt._tokenizer, role="Agent"))
     (folder / "guard.json").write_text(facts.replace("made here, seed 0", "made elsewhere"))
     refused("has base 'smoke: made elsewhere', here it is 'smoke: made here")
-    for older in (facts.replace('"format": 1', '"format": 0'), facts[:40], ""):
+    for older in (facts.replace('"format": 2', '"format": 0'), facts[:40], ""):
         (folder / "guard.json").write_text(older)
-        refused("has format (0|None), this code reads 1; take the folder")
+        refused("has format (0|None), this code reads 2; take the folder")
     (folder / "guard.json").write_text(facts)
     for damaged in (weights[:-100], b"", weights[:-1] + bytes([weights[-1] ^ 1])):
         (folder / "adapter_model.safetensors").write_bytes(damaged)
@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
 
     monkeypatch.setattr(adapters, "MOST_BYTES", 1000)
     with pytest.raises(ValueError, match=r"bytes, 1,000 are allowed; lower rank 4"):
-        extract_adapter(base, tuned, folder, prompt=prompt, training="t", rank=4)
+        extract_adapter(base, tuned, folder, prompt=prompt, training="t", texts=TEXTS, rank=4)
     assert (folder / "guard.json").read_text() == facts and list(tmp_path.iterdir()) == [folder]
 
 
