@@ -97,7 +97,7 @@ def create_formatted_finetuning_examples(
 ) -> list[str]:
     r"""Writes training texts (prompt, a space, answer), each example followed by its augmentations.
 
-    Codes are in the reference's order, which shuffling leaves unsorted (`unsafe\nS4,S2`): `parse_generated` reads it.
+    Codes are in the reference's order, which shuffling leaves unsorted (`unsafe\nS4,S2`): `parse` refuses that.
 
     Raises:
         ValueError: An invalid option (before an example is read) or example: its index, the value and the fix.

@@ -171,21 +171,6 @@ def parse(answer: str, policy: Taxonomy) -> Verdict | ParseFailure:
     return Verdict(codes)
 
 
-def parse_generated(answer: str, policy: Taxonomy) -> Verdict | ParseFailure:
-    """Reads an answer that somebody else's model or file gives, and forgives what leaves no doubt about the meaning.
-
-    Letters of either case, codes in any order, repeated, and parted by commas or any white space. Only the word `safe`
-    alone reads as safe; a list that ends in a comma was cut off and is a failure.
-    """
-    text, known = answer.strip().lower(), {code.lower(): code for code in policy.codes}
-    label, *listed = re.split(r"\s*,\s*|\s+", text)
-    if label == "unsafe" and listed and known.keys() >= set(listed):
-        return Verdict.of(known[code] for code in listed)
-    if text == "safe":
-        return Verdict()
-    return ParseFailure(answer, f"neither 'safe' nor 'unsafe' with codes of {', '.join(policy.codes)}")
-
-
 def all_verdicts(policy: Taxonomy, *, max_violations: int | None = None) -> list[Verdict]:
     """Lists every verdict of a policy: safe first, then by number of codes and code order.
 

@@ -27,7 +27,7 @@ from guard_utils.formatter import (
     read_training_row,
     write_training_file,
 )
-from guard_utils.policy import PII, ParseFailure, Taxonomy, Verdict, parse, parse_generated
+from guard_utils.policy import PII, ParseFailure, Taxonomy, Verdict, parse
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 BEFORE, AFTER = ExplanationPosition.BEFORE_DECISION, ExplanationPosition.AFTER_DECISION
@@ -90,14 +90,14 @@ def test_options(given: TrainingExample, options: dict[str, Any], expected: str)
     assert lines(given, **{"count": 1} | options) == [expected]
 
 
-def test_shuffled_codes_of_a_text_are_read_by_the_tolerant_reader_only() -> None:
+def test_shuffled_codes_of_a_text_need_not_ascend() -> None:
     policy, unsorted = Taxonomy("ten", tuple(Category(f"name{i}") for i in range(1, 11))), 0
     for seed in range(50):
         (line,) = lines(example(["S2", "S7"]), count=10, prefix="S", shuffle=True, seed=seed)
         shown, answer = line.split("> ")
         numbers = {name: code for code, name in (row.split(": ") for row in shown.split("\n")[1:11])}
-        right = [numbers["name2. "], numbers["name7. "]]
-        assert parse_generated(answer, policy) == Verdict.of(right)
+        right = {numbers["name2. "], numbers["name7. "]}
+        assert answer.startswith("unsafe\n") and set(answer[7:].split(",")) == right
         unsorted += isinstance(parse(answer, policy), ParseFailure)
     assert 0 < unsorted < 50
 
@@ -318,7 +318,10 @@ GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe
         ({"answer": "unsafe\nS2,S1"}, "answer is"),
         ({"answer": "unsafe\nS2 "}, "answer is"),
         ({"answer": None}, "answer is None"),
-        ({"extra": 1}, "row is .*'policy', 'turns', 'answer' and nothing else"),
+        ({"extra": 1}, "row is .*'policy', 'turns', 'answer', perhaps 'evidence', and nothing else"),
+        ({"evidence": [[3, "S1"]]}, r"evidence is .*ends of values up to 2, codes of \('safe', 'S1', 'S2'\)"),
+        ({"evidence": [[2, "S3"]]}, "evidence is"),
+        ({"evidence": ["S1"]}, "evidence is"),
     ],
 )
 def test_broken_row_names_place_field_and_value(change: dict[str, Any], message: str) -> None:

@@ -15,7 +15,6 @@ from guard_utils.policy import (
     Verdict,
     all_verdicts,
     parse,
-    parse_generated,
     require_list,
 )
 
@@ -124,27 +123,6 @@ answers = st.one_of(st.text(max_size=8), st.lists(st.sampled_from(pieces)).map("
 def test_parse_is_total_and_strict(answer):
     found = parse(answer, PII)
     assert isinstance(found, ParseFailure) or found.text == answer.strip()
-
-
-@given(answers)
-def test_the_tolerant_reader_reads_what_the_strict_one_reads_and_nothing_odd_as_safe(answer):
-    found, strict = parse_generated(answer, PII), parse(answer, PII)
-    assert isinstance(strict, ParseFailure) or found == strict
-    if isinstance(found, Verdict) and found.is_safe:
-        assert answer.strip().lower() == "safe"
-
-
-@given(st.lists(st.sampled_from(PII.codes), min_size=1), st.sampled_from([",", ", ", " ", "\r\n", " ,"]))
-def test_a_generated_answer_may_have_any_order_case_and_white_space(codes, comma):
-    answer = f"\n\nUnsafe\r\n {comma.join(codes).lower()} \r\n"
-    assert parse_generated(answer, PII) == Verdict.of(codes)
-
-
-@pytest.mark.parametrize("answer", ["", "safe.", "safe S1", "unsafe", "unsafe\nS1,", "unsafe S6", "S1", "not safe"])
-def test_doubt_is_a_failure_for_the_tolerant_reader_too(answer):
-    found = parse_generated(answer, PII)
-    assert isinstance(found, ParseFailure)
-    assert found.answer == answer and found.reason.endswith("'unsafe' with codes of S1, S2, S3, S4, S5")
 
 
 def test_every_set_of_codes_is_one_verdict():

@@ -47,13 +47,12 @@ from guard_utils.scoring import (
     load_guard,
     majority,
     predict,
-    presidio,
-    rampart,
     regular_expressions,
     tfidf,
     write_predictions,
 )
 from guard_utils.scoring.cached import guard_facts
+from tools.rivals import presidio, rampart
 
 RIVALS = {
     "rampart": ("onnxruntime", "tokenizers"),

@@ -13,14 +13,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from guard_utils.data.labels import LabelMap, LabelRule, UnknownLabelError
-from guard_utils.data.rows import MAX_CHARACTERS, SCHEMA_65K, SCHEMA_200K, Schema, checked_rows, refuse
+from guard_utils.data.rows import MAX_CHARACTERS, SCHEMA_65K, SCHEMA_200K, Schema, checked_rows
 from guard_utils.policy import Verdict, require_list
-
-if TYPE_CHECKING:
-    from guard_utils.prompt import GuardPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,21 +159,6 @@ def _lines_of_columns(rows: Any, rules: Mapping[str, LabelRule]) -> Iterator[dic
     found = [frozenset(islice(codes, count)) for count in pc.list_value_length(masks).to_pylist()]
     answers = {each: Verdict.of(each - {None}).text for each in set(found)}
     return ({"id": id, "text": text, "answer": answers[each]} for id, text, each in zip(ids, texts, found, strict=True))
-
-
-def check_trainable(examples: Iterable[Example], prompt: "GuardPrompt") -> None:
-    """Checks that a prompt accepts every text; the longest it takes depends on its tokenizer.
-
-    Raises:
-        DataError: Lists the examples that it refuses.
-    """
-    faults = []
-    for row, example in enumerate(examples, 1):
-        try:
-            prompt.segments(example.text)
-        except ValueError as error:
-            faults.append((row, "text", f"{error} (id {example.id!r})"))
-    refuse(faults, "examples")
 
 
 def _spans(row: Mapping[str, Any], schema: Schema) -> list[tuple[int, int, str]]:

@@ -15,7 +15,7 @@ from sklearn.metrics import precision_recall_curve
 from guard_utils.data.predictions import check_predictions, codes_of, gold_matrix, score_matrix
 from guard_utils.policy import Taxonomy
 
-Objective = Literal["f1", "f2", "recall"]
+Objective = Literal["f1", "recall", "fpr"]
 
 
 @dataclass(frozen=True)
@@ -53,32 +53,49 @@ def precision_recall(df: pd.DataFrame, policy: Taxonomy, code: str) -> pd.DataFr
 
 
 def tune(
-    df_validation: pd.DataFrame, policy: Taxonomy, objective: Objective = "f1", *, recall: float = 0.95
+    df_validation: pd.DataFrame, policy: Taxonomy, objective: Objective = "f1", *, bound: float | None = None
 ) -> Thresholds:
-    """Chooses a threshold per category, never on the rows that will be reported.
+    """Chooses thresholds for an operating point, never on the rows that will be reported.
+
+    * `f1`: each category's best F1.
+    * `recall`: each category's best precision where its recall is at least `bound` (0.95).
+    * `fpr`: one threshold for all, as low as it can be where at most a share `bound` (0.05) of the safe rows is called
+      unsafe.
 
     Every cut between two neighbouring scores is tried. The threshold is set half-way between them, and of equally good
-    cuts the one nearest 0.5 is taken: both make it depend less on single rows. A category without positives gets 0.5.
-
-    Objectives `f1` and `f2` (recall counts four times as much) are maximised; `recall` takes the best precision among
-    cuts whose recall is at least `recall`, in (0, 1].
+    cuts the one nearest 0.5 is taken: both make it depend less on single rows. Without positives (`fpr`: without safe
+    rows) it is 0.5.
     """
-    if objective not in ("f1", "f2", "recall") or not 0 < recall <= 1:
-        raise ValueError(f"objective is {objective!r}, recall is {recall}; write 'f1', 'f2' or 'recall', and 0 to 1")
+    bound = {"recall": 0.95, "fpr": 0.05}.get(objective, 1.0) if bound is None else bound
+    if objective not in ("f1", "recall", "fpr") or not 0 < bound <= 1:
+        raise ValueError(f"objective is {objective!r}, bound is {bound}; write 'f1', 'recall' or 'fpr', and 0 to 1")
+    if objective == "fpr":
+        return Thresholds(dict.fromkeys(policy.codes, _cut_of_safe(df_validation, policy, bound)), f"fpr <= {bound}")
     by_code = {}
     for code in policy.codes:
         curve = precision_recall(df_validation, policy, code)
-        by_code[code] = 0.5 if curve.empty else _best(curve, objective, recall)
-    return Thresholds(by_code, f"recall >= {recall}" if objective == "recall" else objective)
+        by_code[code] = 0.5 if curve.empty else _best(curve, bound if objective == "recall" else None)
+    return Thresholds(by_code, f"recall >= {bound}" if objective == "recall" else objective)
 
 
-def _best(curve: pd.DataFrame, objective: Objective, wanted: float) -> float:
+def _cut_of_safe(df: pd.DataFrame, policy: Taxonomy, share: float) -> float:
+    """The lowest threshold that at most a share of the safe rows reaches with any code."""
+    check_predictions(df, policy)
+    safe = ~gold_matrix(df, policy).any(axis=1)
+    highest = np.sort(score_matrix(df, policy)[safe].max(axis=1, initial=0))[::-1]
+    reach = int(share * len(highest) + 1e-9)
+    if reach == len(highest):
+        return 0.0 if len(highest) else 0.5
+    halfway = (highest[reach] + (highest[reach - 1] if reach else 1)) / 2
+    return float(min(1.0, max(halfway, np.nextafter(highest[reach], 2))))
+
+
+def _best(curve: pd.DataFrame, least_recall: float | None) -> float:
     cuts, precision, recall = curve.to_numpy().T
-    if objective == "recall":
-        value = np.where(recall >= wanted, precision, -1.0)
+    if least_recall is None:
+        value = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     else:
-        weight = 1.0 if objective == "f1" else 4.0
-        value = (1 + weight) * precision * recall / np.maximum(weight * precision + recall, 1e-12)
+        value = np.where(recall >= least_recall, precision, -1.0)
     below = np.concatenate([[0.0], cuts[:-1]])
     # Near 1 the mean of neighbouring floats can round down to the lower one, which must stay out.
     halfway = np.clip((cuts + below) / 2, np.minimum(np.nextafter(below, 1), cuts), cuts)

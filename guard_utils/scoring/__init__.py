@@ -12,7 +12,7 @@ __getattr__, __all__ = room(
         "trie": "VerdictTrie",
         "scorer": "GuardScorer Scores load_model predict",
         "batch": "load_guard score_file",
-        "baselines": "majority regular_expressions tfidf presidio rampart",
+        "baselines": "majority regular_expressions tfidf",
         "cached": "cached_predictions read_predictions tuned_predictions write_predictions",
     },
 )

@@ -241,9 +241,8 @@ class GuardScorer:
         visible &= places[:, None, :] != _FILLER
         bias = torch.zeros(visible.shape, dtype=self.model.dtype).masked_fill_(~visible, float("-inf"))
         back = (padded.flatten() != _FILLER).nonzero().flatten()
-        device = self.model.device
-        moved = (each.to(device) for each in (padded.clamp(0), places.clamp(0), bias, back))
-        return Layout(*moved, prefix=self._prefix)
+        to = self.model.device
+        return Layout(padded.clamp(0).to(to), places.clamp(0).to(to), bias.to(to), back.to(to), self._prefix)
 
 
 def _attend(

@@ -101,7 +101,8 @@ def extract_adapter(
         "training": training,
         "versions": machine()["versions"],
     }
-    config = LoraConfig(r=rank, lora_alpha=rank / SCALE**2, task_type="CAUSAL_LM", inference_mode=True)
+    config = LoraConfig(r=rank, task_type="CAUSAL_LM", inference_mode=True)
+    config.lora_alpha = rank / SCALE**2  # type: ignore[assignment]
     config.target_modules = sorted({key.split(".")[-3] for key in weights})  # given above, it becomes an unordered set
     config.base_model_name_or_path = facts["base"].partition(":")[0]
 

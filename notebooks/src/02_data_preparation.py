@@ -356,10 +356,8 @@ assert not any(report.train_ids for report in reports.values()), "training rows 
 # The tokens are made while training, from the same `GuardPrompt`, so that the file fits any model.
 
 # %%
-from guard_utils.data import check_trainable
 from guard_utils.formatter import read_training_row, write_training_file
 
-check_trainable(splits.train, prompt)  # lists every text that is too long for this tokenizer
 path = run.folder / "train.jsonl"
 written = write_training_file(splits.train, path, run.policy)
 print(f"{path.name}: {written:,} lines, {path.stat().st_size / 1e3:,.0f} kB")

@@ -363,7 +363,7 @@ alarms.sort_values("p_unsafe", ascending=False)[["text", "predicted", "p_unsafe"
 # %%
 from guard_utils.metrics import tune
 
-tuned = {goal: tune(validation, run.policy, goal) for goal in ("f1", "f2", "recall")}
+tuned = {goal: tune(validation, run.policy, goal) for goal in ("f1", "fpr", "recall")}
 pd.DataFrame({found.objective: found.by_code for found in tuned.values()}).T
 
 # %% [markdown]

@@ -2,18 +2,15 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard_utils.data.examples import Example, Span, check_trainable, reference_selection, to_examples, training_lines
+from guard_utils.data.examples import Example, Span, reference_selection, to_examples, training_lines
 from guard_utils.data.labels import PII_65K, PII_200K, UnknownLabelError
 from guard_utils.data.rows import MAX_CHARACTERS, DataError, load
-from guard_utils.policy import PII
-from guard_utils.prompt import GuardPrompt
 from tests.data.made import Row, row_65k, row_200k, write_jsonl
 
 
@@ -181,15 +178,6 @@ def test_training_lines_refuse_what_to_examples_refuses(fields: Row, told: str) 
         training_lines(rows, PII_200K, place="mine")
     with pytest.raises(DataError, match="no rows"):
         training_lines(rows.select([]), PII_200K)
-
-
-def test_texts_that_a_prompt_refuses_are_all_listed(smol_tokenizer: Any) -> None:
-    prompt = GuardPrompt(PII, smol_tokenizer, max_tokens=9)
-    texts = ["Hi Ann", "one two three four five six seven eight nine ten", "Hi", "1 2 3 4 5 6 7 8 9"]
-    examples = [Example(f"e{n}", text, (), "en", "t", "", ()) for n, text in enumerate(texts)]
-    with pytest.raises(DataError, match=r"(?s)examples, row 2, field 'text': .*has 10 tokens.*'e1'.*row 4.*'e3'"):
-        check_trainable(examples, prompt)
-    check_trainable(examples[::2], prompt)
 
 
 def test_reference_selection_is_the_first_n_in_file_order() -> None:

@@ -32,12 +32,14 @@ def test_tune_by_hand():
     df = one_table([1, 1, 0, 1, 0], [0.9, 0.8, 0.4, 0.2, 0.1])
     assert tune(df, ONE, "f1").by_code["S1"] == pytest.approx(0.15)
     # recall >= 0.6: two of three positives; best precision at the cut between 0.8 and 0.4
-    chosen = tune(df, ONE, "recall", recall=0.6)
+    chosen = tune(df, ONE, "recall", bound=0.6)
     assert chosen.by_code["S1"] == pytest.approx(0.6) and chosen.objective == "recall >= 0.6"
-    # + - - - - - - + -: F1 2/3 after one, 4/10 after eight; F2 5/9 after one, 10/16 after eight
-    late = one_table([1, 0, 0, 0, 0, 0, 0, 1, 0], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.1])
-    assert tune(late, ONE, "f1").by_code["S1"] == pytest.approx(0.85)
-    assert tune(late, ONE, "f2").by_code["S1"] == pytest.approx(0.2)
+    # one of the two safe rows may be called unsafe, or none
+    chosen = tune(df, ONE, "fpr", bound=0.5)
+    assert chosen.by_code["S1"] == pytest.approx(0.25) and chosen.objective == "fpr <= 0.5"
+    assert tune(df, ONE, "fpr", bound=0.49).by_code["S1"] == pytest.approx(0.7)
+    assert tune(df, ONE, "fpr", bound=1).by_code["S1"] == 0
+    assert tune(one_table([1, 1], [0.9, 0.8]), ONE, "fpr").by_code["S1"] == 0.5
 
 
 def test_neighbouring_floats_are_told_apart():
@@ -62,11 +64,13 @@ def test_no_other_threshold_is_better_on_the_tuning_rows(rows, wanted):
     gold, p = np.array([g for g, _ in rows]), np.array([s / 20 for _, s in rows])
     df = one_table(gold, p)
     best = per_category(decide(df, ONE, tune(df, ONE, "f1")), ONE).loc[0, "f1"]
-    recall = per_category(decide(df, ONE, tune(df, ONE, "recall", recall=wanted)), ONE).loc[0, "recall"]
+    recall = per_category(decide(df, ONE, tune(df, ONE, "recall", bound=wanted)), ONE).loc[0, "recall"]
     if not gold.any():
         assert tune(df, ONE, "f1") == Thresholds({"S1": 0.5}, "f1"), "nothing to tune on"
         return
     assert recall >= wanted - 1e-12
+    called = decide(df, ONE, tune(df, ONE, "fpr", bound=wanted))["predicted"].map(len).to_numpy()
+    assert gold.all() or called[~gold].mean() <= wanted or p[~gold].min() == 1
     assert best == pytest.approx(max(f1_score(gold, p >= cut) for cut in np.unique(p)))
 
 
@@ -74,8 +78,8 @@ def test_bad_arguments_are_named():
     df = one_table([1, 0], [0.9, 0.1])
     with pytest.raises(ValueError, match="objective is 'f3'"):
         tune(df, ONE, "f3")
-    with pytest.raises(ValueError, match="recall is 95"):
-        tune(df, ONE, "recall", recall=95)
+    with pytest.raises(ValueError, match="bound is 95"):
+        tune(df, ONE, "recall", bound=95)
     with pytest.raises(ValueError, match=r"thresholds are for .*S14.*tune them anew"):
         decide(df, ONE, Thresholds(dict.fromkeys(LLAMA_GUARD_3.codes, 0.5), "f1"))
     with pytest.raises(ValueError, match=r"threshold of S1 is 1.5"):

@@ -15,9 +15,10 @@ from guard_utils.data.splits import load_splits
 from guard_utils.metrics.scores import summary
 from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy
 from guard_utils.profiles import repository, resolve
-from guard_utils.scoring.baselines import LABELS, by_pattern, majority, presidio, rampart, regular_expressions, tfidf
+from guard_utils.scoring.baselines import LABELS, majority, regular_expressions, tfidf
 from guard_utils.scoring.cached import read_predictions
 from tools.corpus.compose import generate
+from tools.rivals import by_pattern, presidio, rampart
 
 
 def example(number, text, *codes):

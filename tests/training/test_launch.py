@@ -109,6 +109,26 @@ def test_the_loss_is_on_the_answer_and_a_file_is_needed(smoke_folder: Path, trai
     assert len(GuardDataset(tokenizer, source=str(broken))) == 1
 
 
+def test_values_are_labelled_where_they_end(smoke_folder: Path, tmp_path: Path) -> None:
+    tokenizer = RecipeTokenizer(str(smoke_folder))
+    text = "  Ms Zo\u00eb Ash\u200b, order 4711, asks from 10.0.0.1 "
+    ends = [(text.index(value) + len(value), code) for value, code in (("Ash", "S1"), ("4711", "safe"), ("0.1", "S2"))]
+    turns = [["User", "Hi"], ["Agent", "Yes?"], ["User", text]]
+    row = {"policy": ["S1", "S2"], "turns": turns, "answer": "unsafe\nS1,S2", "evidence": ends}
+    source = tmp_path / "rows.jsonl"
+    source.write_text(json.dumps(row) + "\n")
+    examples = [GuardDataset(tokenizer, source=str(source), evidence=most)[0] for most in (0, 1, 2, 8)]
+    answer = sum(label != -100 for label in examples[0]["labels"])
+    read, found = tokenizer.tokenizer.decode, []
+    for example in examples:
+        tokens, labels = example["tokens"], example["labels"]
+        assert labels[-answer:] == tokens[-answer:]
+        early = [place for place, label in enumerate(labels[:-answer]) if label != -100]
+        found.append([(read(tokens[:place])[-3:], read(labels[place])) for place in early])
+    name, order, address = ("Ash", "1"), ("711", "safe"), ("0.1", "2")
+    assert found == [[], [name], [name, address], [name, order, address]]
+
+
 def test_every_untrainable_row_is_listed_at_once(smoke_folder: Path, train_file: Path, tmp_path: Path) -> None:
     def row(text: str) -> bytes:
         return json.dumps({"policy": ["S1"], "turns": [["User", text]], "answer": "safe"}).encode()
