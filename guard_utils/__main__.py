@@ -25,7 +25,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from guard_utils.files import ASSETS, AssetError, fetch
-from guard_utils.policy import Verdict, require_list
+from guard_utils.policy import require_list
 from guard_utils.profiles import PROFILES, ProfileError, gpus, repository, resolve
 
 DEFAULT = PROFILES["laptop"]
@@ -73,36 +73,27 @@ def _profile(name: str) -> Finding:
 
 
 def verdicts(texts: Sequence[str], profile: str = DEFAULT.name) -> pd.DataFrame:
-    """Asks every system of a profile that is here: two baselines and the model.
+    """Asks the guard of a profile; where there is none, its model as it is, which is no guard yet.
 
     Returns:
-        A row per system and number of the text: answer, probability of each category, and of no verdict at all.
+        A row per text: answer, probability of each category, and of no verdict at all.
     """
     require_list(texts, "texts")
-    from guard_utils.data.examples import Example
-    from guard_utils.data.splits import load_splits
     from guard_utils.prompt import GuardPrompt
-    from guard_utils.scoring.baselines import regular_expressions, tfidf
-    from guard_utils.scoring.batch import load_guard
-    from guard_utils.scoring.scorer import GuardScorer, load_model, predict
+    from guard_utils.scoring import GuardScorer, load_guard, load_model
 
     run = resolve(profile)
     try:
-        guard, state = load_guard(run), "fine-tuned"
+        guard = load_guard(run)
     except FileNotFoundError:
+        print(f"guard: none; this is {run.profile.model} before training, which notebook 03 does")
         model, tokenizer = load_model(run.model_folder(), dtype=run.dtype, device=run.device)
-        guard, state = GuardScorer(model, GuardPrompt(run.policy, tokenizer)), "not fine-tuned (notebook 03 does)"
-    asked = [Example(str(number), text, (), "und", str(number), "", ()) for number, text in enumerate(texts)]
-    answers = {
-        "regular expressions": regular_expressions(asked, run.policy),
-        "TF-IDF + regression": tfidf(load_splits(run).train, asked, run.policy, run.seed),
-        f"{run.profile.model}, {state}": predict(guard, asked, progress=False),
-    }
-    table = pd.concat(answers)
-    names = {f"p_{code}": name for code, name in run.policy.names.items()}
-    shown = table[[*names, "outside"]].astype(float).round(3).rename(columns=names | {"outside": "no verdict"})
-    shown.insert(0, "verdict", [Verdict.of(codes).text.replace("\n", " ") for codes in table["predicted"]])
-    return shown
+        guard = GuardScorer(model, GuardPrompt(run.policy, tokenizer))
+    scores = guard.score(texts, progress=False)
+    table = pd.DataFrame(scores.marginals, index=pd.Index(texts, name="text"), columns=list(run.policy.names.values()))
+    table["no verdict"] = scores.outside
+    table.insert(0, "verdict", [verdict.text.replace("\n", " ") for verdict in scores.best])
+    return table.round(3)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -143,7 +134,7 @@ def main() -> int:
     parser = _Parser(prog="python -m guard_utils")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="what this machine can run")
-    verdict = commands.add_parser("verdict", help="ask every system that is here about texts")
+    verdict = commands.add_parser("verdict", help="ask the guard about texts")
     verdict.add_argument("texts", metavar="TEXT", nargs="+")
     verdict.add_argument("--profile", default=DEFAULT.name)
     score = commands.add_parser("score", help="score a file of texts; the same command resumes what was cut off")
@@ -162,9 +153,8 @@ def main() -> int:
     if options.command == "score":
         return _score(options.file, options.output, options.profile, options.shard)
     if options.command == "verdict":
-        table = verdicts(options.texts, options.profile)
-        for number, text in enumerate(options.texts):
-            print(f"{text}\n\n{table.xs(number, level=1).to_string()}\n")
+        for text, answer in verdicts(options.texts, options.profile).iterrows():
+            print(f"\n{text}\n\n{answer.to_string()}")
     else:
         for name in [*ASSETS, "smoke"] if options.all else options.names or [DEFAULT.model]:
             print(f"{name}: {fetch(name)}")

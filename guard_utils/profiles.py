@@ -5,13 +5,11 @@ or data, nor torch before a device, a dtype or a GPU is asked for.
 """
 
 import os
-import platform
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
 import psutil
 
 from guard_utils.files import ASSETS, fetch
@@ -58,6 +56,11 @@ class Profile:
         """Whether the model is gated and lives on the hub."""
         return self.model not in (*ASSETS, "smoke")
 
+    @property
+    def hub_names(self) -> list[str]:
+        """Model and data sets that live on the hub."""
+        return [name for name in (self.model, self.train_data, self.test_data) if "/" in name]
+
 
 _HUB = ("ai4privacy/pii-masking-65k", "ai4privacy/pii-masking-200k")
 _GUARD = Profile("guard-1b", "meta-llama/Llama-Guard-3-1B", *_HUB, 21_588, 2_000, 1_998, 1_500, 1_000)
@@ -85,6 +88,20 @@ def repository() -> Path:
     raise ProfileError("the repository is not here; start in a clone of it (its notebooks/ folder is fine)")
 
 
+def mirrored(name: str) -> Path | None:
+    """What stands for a model or data set of the hub: `$GUARD_MIRROR/<name>`, a folder, or a file with an ending.
+
+    None where `GUARD_MIRROR` is not set, and the hub is asked; FileNotFoundError where it is and has no such thing.
+    """
+    folder = os.environ.get("GUARD_MIRROR")
+    if not folder:
+        return None
+    for ending in ("", ".jsonl", ".jsonl.gz", ".parquet"):
+        if (place := Path(folder, f"{name}{ending}")).exists():
+            return place
+    raise FileNotFoundError(f"GUARD_MIRROR: no {name} in {folder}; copy it there from the hub, or unset GUARD_MIRROR")
+
+
 def fast_bf16() -> bool:
     """Whether the CPU multiplies bf16 matrices in hardware (AMX or AVX512-BF16)."""
     import torch
@@ -107,7 +124,7 @@ class Run:
     """A profile on this machine.
 
     Attributes:
-        seed: Of everything; `seed_from` says where it comes from.
+        seed: Of everything.
         folder: Where artifacts go: `artifacts/<profile>/` of the repository, or `$GUARD_ARTIFACTS/<profile>/`.
     """
 
@@ -115,7 +132,6 @@ class Run:
     policy: Taxonomy
     seed: int
     folder: Path
-    seed_from: str = "call"
 
     @cached_property
     def device(self) -> str:
@@ -137,17 +153,11 @@ class Run:
         """Folder of the base model, fetched where it is missing."""
         if not self.profile.from_hub:
             return fetch(self.profile.model)
+        if place := mirrored(self.profile.model):
+            return place
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(self.profile.model, ignore_patterns=["original/*"]))
-
-    def describe(self) -> pd.DataFrame:
-        """Every resolved value with its origin."""
-        machine = "profile: exact and small" if self.profile.name == "smoke" else f"this machine ({platform.machine()})"
-        rows = [(name, value, "profile") for name, value in asdict(self.profile).items()]
-        rows += [("policy", self.policy.name, "series"), ("seed", self.seed, self.seed_from)]
-        rows += [("device", self.device, machine), ("dtype", self.dtype, machine)]
-        return pd.DataFrame(rows, columns=["setting", "value", "from"]).set_index("setting")
 
 
 def resolve(name: str, *, seed: int | None = None) -> Run:
@@ -168,8 +178,7 @@ def resolve(name: str, *, seed: int | None = None) -> Run:
     if faults:
         raise ProfileError(f"profile {name!r} can't run here:\n" + "\n".join(f"  - {fault}" for fault in faults))
     folder.mkdir(parents=True, exist_ok=True)
-    origin = "call" if seed is not None else "GUARD_SEED" if told else "default"
-    return Run(PROFILES[name], PII, int(told or seed or 0), folder, origin)
+    return Run(PROFILES[name], PII, int(told or seed or 0), folder)
 
 
 def _faults(profile: Profile, folder: Path) -> list[str]:
@@ -189,7 +198,11 @@ def _faults(profile: Profile, folder: Path) -> list[str]:
         if len(found) < profile.gpus:
             needs = f"needs {profile.gpus} GPU(s) of {profile.gpu_gb} GB"
             faults.append(f"{needs}, found {len(found)}: use such a machine or PROFILE = 'laptop'")
-    if profile.from_hub:
+    try:
+        here = all(mirrored(name) for name in profile.hub_names)
+    except FileNotFoundError as error:
+        return [*faults, str(error)]
+    if profile.from_hub and not here:
         from huggingface_hub import get_token
 
         if get_token() is None:

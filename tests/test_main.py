@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from guard_utils import __main__ as command
+from guard_utils.policy import PII
 from guard_utils.profiles import PROFILES, repository
 
 
@@ -61,19 +62,18 @@ def test_little_memory_and_disk_are_faults(monkeypatch: pytest.MonkeyPatch, caps
     assert "[ok] profile smoke on cpu in fp32" in out
 
 
-def test_every_system_gives_its_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    texts = ["Write to 109.4.61.213.", "Nothing here"]
+def test_the_guard_or_the_model_as_it_is_gives_a_verdict(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    texts = ["Could you ping 109.4.61.213?", "The meeting is at noon."]
     table = command.verdicts(texts, "smoke")
-    systems = [name.split(",")[0] for name in table.index.levels[0][table.index.codes[0]].unique()]
-    assert systems == ["regular expressions", "TF-IDF + regression", "smoke"]
-    assert list(table.loc["regular expressions", "verdict"]) == ["unsafe S2", "safe"]
-    assert (table.iloc[-2:]["no verdict"] > 0.9).all()  # a random model does not know the grammar
+    assert "before training" in capsys.readouterr().out and list(table.index) == texts
+    assert list(table.columns) == ["verdict", *PII.names.values(), "no verdict"]
+    assert (table["no verdict"] > 0.9).all()  # a random model does not know the grammar
     asked = []
     monkeypatch.setattr(command, "verdicts", lambda *words: asked.append(words) or table)
     assert run(monkeypatch, "verdict", *texts, "--profile", "smoke") == 0 and asked == [(texts, "smoke")]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == texts[0] and lines[3].split()[:4] == ["regular", "expressions", "unsafe", "S2"]
-    assert lines[7] == texts[1] and lines[10].split()[:3] == ["regular", "expressions", "safe"]
+    assert lines[1] == texts[0] and lines[3].split() == ["verdict", *table["verdict"].iloc[0].split()]
+    assert lines[11] == texts[1] and lines[-1].split()[:2] == ["no", "verdict"]
 
 
 def test_bad_input_is_one_sentence_and_no_traceback() -> None:

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from guard_utils import profiles
-from guard_utils.profiles import PROFILES, ProfileError, resolve
+from guard_utils.policy import PII
+from guard_utils.profiles import PROFILES, ProfileError, Run, resolve
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +25,6 @@ def test_smoke_runs_on_the_cpu_in_fp32(monkeypatch: pytest.MonkeyPatch, artifact
     run = resolve("smoke")
     assert (run.device, run.dtype, run.folder) == ("cpu", "fp32", artifacts / "smoke")
     assert run.folder.is_dir()
-    table = run.describe()
-    assert table.loc["train_rows", "value"] == PROFILES["smoke"].train_rows
-    assert table.loc["device", "from"] != "profile" and set(table["from"]) >= {"profile", "default"}
 
 
 def test_the_machine_decides_device_and_dtype_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,17 +85,27 @@ def test_artifacts_that_may_not_be_written_are_named(monkeypatch: pytest.MonkeyP
 
 
 def test_the_seed_comes_from_the_call_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    def found(**given: int) -> tuple[int, str]:
-        run = resolve("smoke", **given)
-        assert run.describe().loc["seed", "from"] == run.seed_from
-        return run.seed, run.seed_from
-
-    for unset in (None, ""):
-        if unset is not None:
-            monkeypatch.setenv("GUARD_SEED", unset)
-        assert (found(), found(seed=0)) == ((0, "default"), (0, "call"))
+    assert (resolve("smoke").seed, resolve("smoke", seed=3).seed) == (0, 3)
+    monkeypatch.setenv("GUARD_SEED", "")
+    assert (resolve("smoke").seed, resolve("smoke", seed=3).seed) == (0, 3)
     monkeypatch.setenv("GUARD_SEED", "2")
-    assert (found(), found(seed=1)) == ((2, "GUARD_SEED"), (1, "call"))
+    assert (resolve("smoke").seed, resolve("smoke", seed=1).seed) == (2, 1)
     monkeypatch.setenv("GUARD_SEED", "two")
     with pytest.raises(ProfileError, match="GUARD_SEED='two' is no whole number"):
         resolve("smoke")
+
+
+def test_a_mirror_stands_for_the_hub(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(PROFILES["guard-1b"], PII, 0, artifacts)
+    monkeypatch.setattr(profiles, "gpus", lambda: [("a GPU", 80.0)])
+    monkeypatch.setenv("GUARD_MIRROR", str(artifacts))
+    with pytest.raises(ProfileError, match="GUARD_MIRROR: no meta-llama/Llama-Guard-3-1B in .*or unset GUARD_MIRROR"):
+        resolve("guard-1b")
+    model = artifacts / "meta-llama" / "Llama-Guard-3-1B"
+    model.mkdir(parents=True)
+    (artifacts / "ai4privacy").mkdir()
+    for name, ending in (("65k", "jsonl"), ("200k", "parquet")):
+        (artifacts / "ai4privacy" / f"pii-masking-{name}.{ending}").touch()
+    assert run.model_folder() == model
+    assert profiles.mirrored("ai4privacy/pii-masking-200k") == artifacts / "ai4privacy" / "pii-masking-200k.parquet"
+    assert "gated" not in "".join(profiles._faults(run.profile, artifacts))

@@ -14,7 +14,7 @@ from guard_utils.data.examples import Example, rows_fingerprint, to_examples
 from guard_utils.data.labels import PII_65K, PII_200K
 from guard_utils.data.leaks import drop_leaks, leakage
 from guard_utils.data.rows import load
-from guard_utils.profiles import EMBEDDED, Profile, Run, repository
+from guard_utils.profiles import EMBEDDED, Profile, Run, mirrored, repository
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,9 @@ def draw(*keys: object) -> float:
 
 
 def _from_hub(profile: Profile, seed: int, independent: list[Example]) -> Splits:
-    own = split_by_template(to_examples(load(profile.train_data), PII_65K, place=profile.train_data), seed=seed)
-    rows = load(profile.test_data, languages=["en"])
+    rows = load(mirrored(profile.train_data) or profile.train_data)
+    own = split_by_template(to_examples(rows, PII_65K, place=profile.train_data), seed=seed)
+    rows = load(mirrored(profile.test_data) or profile.test_data, languages=["en"])
     other = split_by_template(to_examples(rows, PII_200K, place=profile.test_data), seed=seed)
     train, validation = own["train"][: profile.train_rows], own["validation"][: profile.validation_rows]
     test = other["test"][: profile.test_rows]

@@ -42,7 +42,7 @@
 PROFILE = "laptop"
 
 # %% [markdown]
-# The profile decides model, data and budgets; each line says where its value comes from.
+# The profile decides model, data and budgets.
 #
 # **Read this before any number below.** On `laptop` the model is SmolLM2-135M-Instruct, a general chat model of 135
 # million parameters. It shares Llama Guard's architecture, not its training: it has never seen a safety policy. No
@@ -53,7 +53,7 @@ PROFILE = "laptop"
 from guard_utils.profiles import resolve
 
 run = resolve(PROFILE)
-run.describe()
+run.profile
 
 # %% [markdown]
 # Here is the whole series in one picture. Each notebook reads files that another wrote; where one is missing, it says

@@ -50,7 +50,7 @@ from guard_utils.profiles import resolve
 
 pd.set_option("display.max_colwidth", None)
 run = resolve(PROFILE)
-run.describe()
+run.profile
 
 # %% [markdown]
 # ## A row, and what is marked in it

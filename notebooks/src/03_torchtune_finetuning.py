@@ -44,7 +44,7 @@ PROFILE = "laptop"
 from guard_utils.profiles import resolve
 
 run = resolve(PROFILE)
-run.describe()
+run.profile
 
 # %% [markdown]
 # ## Where the time goes

@@ -56,7 +56,7 @@ run = resolve(PROFILE)
 splits = load_splits(run)
 pd.options.display.precision, pd.options.display.max_colwidth = 3, 90
 pd.options.display.html.use_mathjax = False  # "$" in a text is a dollar sign
-run.describe()
+run.profile
 
 # %% [markdown]
 # ## Score every verdict once
