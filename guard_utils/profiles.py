@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from guard_utils.files import ASSETS, fetch
+from guard_utils.files import fetch
 from guard_utils.policy import PII, Taxonomy
 
 EMBEDDED = "embedded"
@@ -54,12 +54,7 @@ class Profile:
     @property
     def from_hub(self) -> bool:
         """Whether the model is gated and lives on the hub."""
-        return self.model not in (*ASSETS, "smoke")
-
-    @property
-    def hub_names(self) -> list[str]:
-        """Model and data sets that live on the hub."""
-        return [name for name in (self.model, self.train_data, self.test_data) if "/" in name]
+        return "/" in self.model
 
 
 _HUB = ("ai4privacy/pii-masking-65k", "ai4privacy/pii-masking-200k")
@@ -199,7 +194,7 @@ def _faults(profile: Profile, folder: Path) -> list[str]:
             needs = f"needs {profile.gpus} GPU(s) of {profile.gpu_gb} GB"
             faults.append(f"{needs}, found {len(found)}: use such a machine or PROFILE = 'laptop'")
     try:
-        here = all(mirrored(name) for name in profile.hub_names)
+        here = all(mirrored(name) for name in (profile.model, profile.train_data, profile.test_data) if "/" in name)
     except FileNotFoundError as error:
         return [*faults, str(error)]
     if profile.from_hub and not here:

@@ -179,13 +179,13 @@ def plot_precision_recall(
 HEAT = LinearSegmentedColormap.from_list("heat", ["white", SKY, BLUE, "#002b45"])
 
 
-def _heat(ax: Axes, shares: pd.DataFrame, texts: pd.DataFrame, *, label: str, size: float = 9, top: float = 1) -> None:
-    """Draws shares in [0, top] as colours, NaN white, a text or count in each cell, and a colour bar named `label`."""
+def _heat(ax: Axes, shares: pd.DataFrame, texts: pd.DataFrame, *, label: str, size: float) -> None:
+    """Draws shares in [0, 1] as colours, NaN white, a text or count in each cell, and a colour bar named `label`."""
     values = shares.to_numpy(dtype=float)
-    image = ax.pcolormesh(values, vmin=0, vmax=top, cmap=HEAT, edgecolors=FAINT, linewidth=0.8)
+    image = ax.pcolormesh(values, vmin=0, vmax=1, cmap=HEAT, edgecolors=FAINT, linewidth=0.8)
     for (row, column), cell in np.ndenumerate(texts.to_numpy(dtype=object)):
         text = cell if isinstance(cell, str) else f"{cell:,}" if cell > 0 else ""
-        color = "white" if values[row, column] > 0.55 * top else "#262626"
+        color = "white" if values[row, column] > 0.55 else "#262626"
         ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color=color)
     ax.set_xticks(np.arange(shares.shape[1]) + 0.5, shares.columns)
     ax.set_yticks(np.arange(shares.shape[0]) + 0.5, shares.index)
@@ -224,19 +224,6 @@ def plot_multilabel_confusion(matrix: pd.DataFrame, *, title: str) -> Figure:
     figure, ax = _confusion(named, title, "predicted code", "true code")
     ax.axhline(len(matrix) - 1, color=TEXT, linewidth=1.6)
     ax.axvline(len(matrix) - 1, color=TEXT, linewidth=1.6)
-    return figure
-
-
-@style()
-def plot_errors(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draws how often each group goes wrong, and in which way, from what `metrics.error_table` returns."""
-    check(table, "rows", "wrong", "error_rate")
-    counts = table.drop(columns=["rows", "wrong", "error_rate"]).rename(columns=lambda kind: kind.replace(" ", "\n"))
-    shares = counts.div(table["rows"], axis=0)
-    shares.index = [f"{row.Index}  ({row.wrong:,} of {row.rows:,} wrong)" for row in table.itertuples()]
-    figure, (ax,) = canvas(title, height=1.5 + 0.36 * len(counts))
-    _heat(ax, shares, counts, label="share of the group's rows", top=max(0.01, float(shares.max(axis=None))))
-    ax.set_ylabel(str(table.index.name or ""), labelpad=10)
     return figure
 
 

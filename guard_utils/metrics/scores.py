@@ -156,13 +156,6 @@ def weighted_scores(df: pd.DataFrame, policy: Taxonomy) -> Score:
     return scores
 
 
-def confusion_2x2(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
-    """Counts one 2x2 matrix per category: index code, columns `tn, fp, fn, tp`."""
-    table = per_category(df, policy).set_index("code")
-    table["tn"] = len(df) - table[["fp", "fn", "tp"]].sum(axis=1)
-    return table[["tn", "fp", "fn", "tp"]]
-
-
 def multilabel_confusion(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
     """Counts what was called what: [categories + 1, categories + 1], index `gold`, columns `predicted`.
 

@@ -263,17 +263,6 @@ save(plot_multilabel_confusion(matrix, title=title), run, "04-confusion", alt)
 matrix
 
 # %% [markdown]
-# And one small matrix for each category, the plainest of all: rightly left alone, invented, missed, found.
-
-# %%
-from guard_utils.metrics import confusion_2x2
-
-confusion_2x2(test, run.policy)
-
-# %% [markdown]
-# Here nothing depends on how extras and misses are paired; every score of a category follows from its four numbers.
-
-# %% [markdown]
 # ## Better than what
 #
 # A score without a baseline is a thermometer without a scale. Notebook 01 scored three systems that need no language

@@ -87,22 +87,14 @@ kinds.astype(int).assign(**{f"{name}, share": kinds[name] / max(1, kinds[name].s
 # neither; the numbers beside a name say how many of its prompts went wrong.
 
 # %%
-from guard_utils.figures import plot_errors, save
 from guard_utils.metrics import error_table
 
 categories = error_table(test, run.policy, "category")
-rates = categories["error_rate"].drop("safe", errors="ignore")
-title = f"Prompts with {rates.idxmax()} go wrong most often ({rates.max():.0%}), "
-title += f"with {rates.idxmin()} least ({rates.min():.0%})"
-alt = f"Share of each kind of error by category on {len(test)} test prompts. {title}."
-save(plot_errors(categories, title=title), run, "05-errors-by-category", alt)
+categories.style.background_gradient(cmap="Blues", subset=categories.columns[3:]).format({"error_rate": "{:.1%}"})
 
 # %% [markdown]
 # Read along a row: a category that is mostly *missed* is one the guard has not learned to see; one that is mostly
 # *extra* has look-alikes that it takes for the real thing.
-
-# %%
-categories[["rows", "wrong", "error_rate"]]
 
 # %% [markdown]
 # Then by situation, that is, what a text is about. Some situations occur in the test set only: the guard has never read
@@ -203,7 +195,7 @@ error_table(other, run.policy, "category")[["rows", "wrong", "error_rate", "miss
 # look for cells where gold and model disagree nearly always.
 
 # %%
-from guard_utils.figures import plot_label_errors
+from guard_utils.figures import plot_label_errors, save
 from guard_utils.metrics import by_source_label
 
 cross = by_source_label(other, run.policy)

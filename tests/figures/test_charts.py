@@ -39,12 +39,6 @@ def confusion(names):
     return pd.DataFrame(np.arange(len(names) ** 2).reshape(len(names), -1) * 100, index=names, columns=names)
 
 
-def errors(n):
-    columns = ["rows", "wrong", "error_rate", "missed", "extra", "swapped", "mixed", "policy boundary", "parse"]
-    rows = [*[[400, 40, 0.1, 40, 0, 0, 0, 0, 0]] * n, [100, 50, 0.5, 0, 50, 0, 0, 0, 0]]
-    return pd.DataFrame(rows, index=[*codes(n), "safe"], columns=columns).rename_axis("category")
-
-
 def crosstab(n=5):
     rows = {"CITY": 2000, "PHONENUMBER": 200, "ZIPCODE": 40}
     table = pd.DataFrame([(label, code) for label in rows for code in codes(n)], columns=["label", "code"])
@@ -69,7 +63,6 @@ FIGURES = {
     "curve": lambda n: (partial(figures.plot_precision_recall, thresholds={"S1": 0.5}), dict.fromkeys(codes(n), CURVE)),
     "confusion": lambda n: (figures.plot_confusion, confusion([*codes(n), *(f"{code}_M" for code in codes(n))])),
     "multilabel": lambda n: (figures.plot_multilabel_confusion, confusion([*codes(n), "no true label"])),
-    "errors": lambda n: (figures.plot_errors, errors(n)),
     "label_errors": lambda n: (figures.plot_label_errors, crosstab(n)),
     "mask": lambda n: (partial(figures.plot_prefix_mask, 240), [60, 80, 100][:n]),
 }
@@ -202,11 +195,8 @@ def test_confusion_matrices_show_every_count():
     assert [lines[0].get_ydata()[0], lines[1].get_xdata()[0]] == [5, 5]
 
 
-def test_errors_are_shares_of_the_group_and_the_ladder_tells_its_changes():
+def test_the_ladder_tells_its_changes():
     assert {"their labels,\ntheir metric", "0.610", "0.580", "-0.030"} <= set(words(draw("ladder")))
-    figure = draw("errors")
-    assert {"safe  (50 of 100 wrong)", "policy\nboundary", "category"} <= set(words(figure))
-    assert np.asarray(figure.axes[0].collections[0].get_array())[-1].tolist() == [0, 0.5, 0, 0, 0, 0]
 
 
 def test_label_errors_have_every_culprit_on_top_however_rare():

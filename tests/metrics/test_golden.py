@@ -12,7 +12,6 @@ from guard_utils.data import load_splits, reference_codes_evaluation
 from guard_utils.metrics import (
     bootstrap,
     compare_systems,
-    confusion_2x2,
     ladder,
     multilabel_confusion,
     per_category,
@@ -53,7 +52,6 @@ def test_scores_and_intervals(tables: dict[str, pd.DataFrame], name: str) -> Non
     df, golden = tables[name], GOLDEN[name]
     assert plain(summary(df, PII)) == golden["summary"]
     assert plain(per_category(df, PII).drop(columns="note")) == golden["per_category"]
-    assert confusion_2x2(df, PII).to_numpy().tolist() == golden["confusion_2x2"]
     assert multilabel_confusion(df, PII).to_numpy().tolist() == golden["confusion"]
     assert rescore(df).weighted_f1 == golden["reference"]
     found = {metric: plain(row) for metric, *row in bootstrap(df, PII, resamples=200).itertuples(index=False)}

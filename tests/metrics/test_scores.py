@@ -11,7 +11,6 @@ from guard_utils.data.predictions import check_predictions, gold_matrix, predict
 from guard_utils.metrics.intervals import bootstrap
 from guard_utils.metrics.scores import (
     category_table,
-    confusion_2x2,
     interval_table,
     multilabel_confusion,
     per_category,
@@ -107,14 +106,6 @@ def test_per_category_agrees_with_scikit_learn_and_summary_with_its_rows():
     assert found["macro_f1"] == pytest.approx(table["f1"].mean())
 
 
-def test_confusion_2x2(small):
-    table = confusion_2x2(small, PII)
-    assert table.loc["S1"].to_dict() == {"tn": 1, "fp": 1, "fn": 1, "tp": 1}
-    assert table.loc["S5"].to_dict() == {"tn": 2, "fp": 2, "fn": 0, "tp": 0}
-    counts = per_category(small, PII).set_index("code")
-    pd.testing.assert_frame_equal(table[["tp", "fp", "fn"]], counts[["tp", "fp", "fn"]])
-
-
 @pytest.mark.parametrize(
     ("gold", "predicted", "cells"),
     [
@@ -174,7 +165,7 @@ def test_category_table_tells_support_templates_and_why_a_cell_is_blank(small):
         ({"outside": ["0", "0", "0", "0"]}, "column outside holds .*not numbers"),
     ],
 )
-@pytest.mark.parametrize("function", [check_predictions, summary, per_category, confusion_2x2, multilabel_confusion])
+@pytest.mark.parametrize("function", [check_predictions, summary, per_category, multilabel_confusion])
 def test_bad_input_is_named(small, change, message, function):
     with pytest.raises(ValueError, match=message):
         function(small.assign(**change), PII)
