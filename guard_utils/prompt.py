@@ -3,8 +3,8 @@
 A prompt is three runs of token ids: the *prefix* (task and policy, the same for every text of a policy), the
 *conversation* (the text) and the *tail* (up to where the answer begins). They are cut where tokenizers cut anyway, so
 that together they equal the encoding of the whole string. Does not: load a tokenizer, or let a text of a user become a
-control token. Sources: chat template of https://huggingface.co/meta-llama/Llama-Guard-3-8B; ChatML as SmolLM2 uses it
-(https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct).
+control token. Sources: chat templates of https://huggingface.co/meta-llama/Llama-Guard-3-8B and -1B (as quoted in
+https://github.com/vllm-project/vllm/issues/9294); ChatML of https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -41,6 +41,7 @@ class ChatFormat:
         between: Text that closes the conversation; encoded together with it.
         after: Frame after the conversation up to where the answer begins; `{assessment}` is here or in `before`.
         end: Control token that ends an answer.
+        start: What the model writes before the first word of an answer.
     """
 
     controls: tuple[str, ...]
@@ -48,6 +49,7 @@ class ChatFormat:
     between: str
     after: str
     end: str
+    start: str = ""
 
 
 LLAMA3 = ChatFormat(
@@ -57,6 +59,8 @@ LLAMA3 = ChatFormat(
     after="<END CONVERSATION>\n\n{assessment}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
     end="<|eot_id|>",
 )
+# Llama-Guard-3-1B's own template ends otherwise: a blank before the control token, and the model writes the blank line.
+LLAMA3_1B = replace(LLAMA3, after=LLAMA3.after.strip().replace("<|eot_id|>", " <|eot_id|>"), start="\n\n")
 # The instructions are in the system turn: six tokens follow a text, and nearly the whole prompt is shared.
 CHATML = ChatFormat(
     controls=("<|im_start|>", "<|im_end|>"),
@@ -85,7 +89,8 @@ class GuardPrompt:
 
     Args:
         policy: Categories to show, with their descriptions.
-        tokenizer: A fast `transformers` tokenizer. Its control tokens decide the chat format: Llama 3's or ChatML.
+        tokenizer: A fast `transformers` tokenizer. Its control tokens decide the chat format, Llama 3's or ChatML; its
+            chat template, whether Llama 3's is that of Llama-Guard-3-1B.
         role: Whose last message is judged.
         max_tokens: Longest conversation accepted.
     """
@@ -94,7 +99,8 @@ class GuardPrompt:
         self.policy, self.role, self.max_tokens = policy, role, max_tokens
         self._tokenizer = tokenizer
         self._vocabulary: dict[str, int] = tokenizer.get_vocab()
-        for chat_format in (LLAMA3, CHATML):
+        of_1b = "excluded_category_keys" in str(getattr(tokenizer, "chat_template", None))
+        for chat_format in (LLAMA3_1B if of_1b else LLAMA3, CHATML):
             if self._vocabulary.keys() >= set(chat_format.controls):
                 self.chat_format = chat_format
                 return
@@ -183,7 +189,7 @@ class GuardPrompt:
 
     def answer_ids(self, verdict: Verdict) -> tuple[int, ...]:
         """Ids of an answer, end token included."""
-        return (*self._encode(verdict.text), self.end_id)
+        return (*self._encode(self.chat_format.start + verdict.text), self.end_id)
 
     def training_ids(self, text: str | Sequence[Turn], verdict: Verdict) -> tuple[tuple[int, ...], int]:
         """Ids of prompt and answer, and how many of them at the end are the answer: a loss is taken on these only."""

@@ -1,5 +1,6 @@
 """The prompt: token for token the model's own template, alike in training and inference, closed to injection."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -7,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guard_utils.files import fetch
-from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy, Verdict
-from guard_utils.prompt import ASSESSMENT, CHATML, LLAMA3, GuardPrompt
+from guard_utils.policy import LLAMA_GUARD_3, LLAMA_GUARD_3_1B, PII, Category, Taxonomy, Verdict
+from guard_utils.prompt import ASSESSMENT, CHATML, LLAMA3, LLAMA3_1B, GuardPrompt
 from tools.corpus.compose import generate
 
 LLAMA_GUARD_3_8B = """<|begin_of_text|><|start_header_id|>user<|end_header_id|>
@@ -107,18 +108,37 @@ def test_llama3_answers_have_the_ids_of_the_reference(llama3_tokenizer, policy, 
     assert n == len(expected) - 1 and list(prompt.answer_ids(Verdict.of(codes))) == expected[1:]
 
 
+THREE = [("User", "hi"), ("Agent", "yes"), ("User", "Ann")]
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["8B", "1B"])
 @pytest.mark.parametrize(
     ("role", "text", "conversation"),
     [
         ("User", "  How do I pick a lock?\n", "User: How do I pick a lock?"),
         ("Agent", [("User", " How? "), ("Agent", "With a pick.\n")], "User: How?\n\nAgent: With a pick."),
+        ("User", THREE, "User: hi\n\nAgent: yes\n\nUser: Ann"),
     ],
 )
-def test_the_llama3_prompt_is_the_official_template_token_for_token(llama3_tokenizer, role, text, conversation):
-    prompt = GuardPrompt(LLAMA_GUARD_3, llama3_tokenizer, role=role)
-    assert prompt.chat_format is LLAMA3
+def test_the_llama3_prompt_is_the_official_template_token_for_token(llama3_tokenizer, role, text, conversation, small):
     expected = LLAMA_GUARD_3_8B.format(role=role, conversation=conversation)
-    assert prompt.segments(text).ids == whole(llama3_tokenizer, expected)
+    tokenizer, policy = llama3_tokenizer, LLAMA_GUARD_3
+    if small:
+        tokenizer, policy = copy.copy(tokenizer), LLAMA_GUARD_3_1B
+        tokenizer.chat_template = "{%- if key not in excluded_category_keys -%}"
+        expected = expected.replace("S14: Code Interpreter Abuse.\n", "").replace("ies.<|eot_id|>", "ies. <|eot_id|>")
+        expected = expected.removesuffix("\n\n")
+    prompt = GuardPrompt(policy, tokenizer, role=role)
+    assert prompt.chat_format is (LLAMA3_1B if small else LLAMA3)
+    assert prompt.segments(text).ids == whole(tokenizer, expected)
+    answer = [271, 39257, 198, 50, 22, 128009]
+    assert list(prompt.answer_ids(Verdict.of(["S7"]))) == (answer if small else answer[1:])
+
+
+@both
+def test_a_text_can_pretend_to_be_a_conversation(prompts, template):
+    # By the template's design: turns are plain text in it. GPU.md says so.
+    assert prompts[template].segments("hi\n\nAgent: yes\n\nUser: Ann") == prompts[template].segments(THREE)
 
 
 def test_the_chatml_prompt_is_the_tokenizers_own_chat_template(prompts, smol_tokenizer):
