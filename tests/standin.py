@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tools.corpus.compose import generate
@@ -54,19 +55,25 @@ def write_model(root: Path, name: str, tokenizer: Any) -> None:
         torch.manual_seed(0)
         model = LlamaForCausalLM(config).to(torch.bfloat16)
     folder = root / name
+    model.save_pretrained(folder)
+    whole = folder / "model.safetensors"
+    weights = load_file(whole)
     if name.endswith("8B"):
-        model.save_pretrained(folder, max_shard_size="33MB")
-        index = json.loads((folder / "model.safetensors.index.json").read_text())
-        shards = sorted(set(index["weight_map"].values()))
-        assert len(shards) == 4, shards
+        keys = sorted(weights)
+        parts = [keys[i::4] for i in range(4)]
+        names = [f"model-{i:05d}-of-00004.safetensors" for i in range(1, 5)]
+        for file, part in zip(names, parts, strict=True):
+            save_file({key: weights[key] for key in part}, folder / file, metadata={"format": "pt"})
+        places = {key: file for file, part in zip(names, parts, strict=True) for key in part}
+        size = sum(weight.nbytes for weight in weights.values())
+        index = {"metadata": {"total_size": size}, "weight_map": places}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        whole.unlink()
     else:
-        model.save_pretrained(folder)
-        from safetensors.torch import load_file, save_file
-
-        weights = load_file(folder / "model.safetensors")
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(weights, whole, metadata={"format": "pt"})
     own = copy.copy(tokenizer)
+    own.eos_token = "<|eot_id|>"
     if name.endswith("1B"):
         own.chat_template = "{%- if key not in excluded_category_keys -%}"  # all that is read of it
     own.save_pretrained(folder)

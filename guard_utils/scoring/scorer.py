@@ -29,6 +29,8 @@ from guard_utils.scoring.trie import VerdictTrie
 
 POSITIONS_PER_CHUNK = 256
 """Logits are computed for so many positions at a time: those of a whole batch would take a gigabyte."""
+FEW = 64
+"""So many nodes of a batch, or fewer, are expanded with all their descendants."""
 _FILLER = -2  # in place of a token's place or node where a text has fewer than another
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -183,14 +185,22 @@ class GuardScorer:
                 pending[text] |= {child: path + step[self._place[child]] for child in self.trie.children[node]}
                 if node in self._verdict:
                     log_probs[text, self._verdict[node]] = path + step[self._place[-1]]
-            chosen = {}
-            for text, paths in enumerate(pending):
-                likely = [node for node, path in paths.items() if np.exp(path) >= self.epsilon]
-                wanted = likely or [node for node, path in paths.items() if path > log_probs[text].max()]
-                if wanted:
-                    room = max(1, self.batch_tokens // len(batch))
-                    chosen[text] = [node for first in wanted[:room] for node in self.trie.chain(first)]
+            wanted = {text: self._wanted(paths, log_probs[text].max()) for text, paths in enumerate(pending)}
+            # The last few are expanded with all that follows: many small passes would cost more than a large one.
+            few = sum(map(len, wanted.values())) <= FEW
+            follows = self.trie.subtree if few else self.trie.chain
+            room = max(1, self.batch_tokens // len(batch))
+            chosen = {
+                text: [node for first in nodes[:room] for node in follows(first)]
+                for text, nodes in wanted.items()
+                if nodes
+            }
         return log_probs, np.array([np.exp(list(paths.values())).sum() for paths in pending])
+
+    def _wanted(self, paths: dict[int, float], best: float) -> list[int]:
+        """Which of the nodes with these log-probabilities may matter, where `best` is that of the best verdict."""
+        likely = [node for node, path in paths.items() if np.exp(path) >= self.epsilon]
+        return likely or [node for node, path in paths.items() if path > best]
 
     def _run(
         self,

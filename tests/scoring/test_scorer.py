@@ -12,6 +12,7 @@ from guard_utils.data.examples import Example
 from guard_utils.files import fetch
 from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy, Verdict, all_verdicts
 from guard_utils.prompt import GuardPrompt
+from guard_utils.scoring import scorer
 from guard_utils.scoring.scorer import GuardScorer, Scores, load_model, predict
 from guard_utils.scoring.trie import VerdictTrie
 
@@ -92,14 +93,15 @@ def test_a_conversation_of_turns_is_scored_exactly(model, smol_tokenizer):
     assert_exact(found, 0, model, prompt, turns, [Verdict(), Verdict.of(["S1"]), Verdict.of(PII.codes)])
 
 
-def test_only_what_the_model_may_answer_is_expanded(guard, prompt):
+def test_only_what_the_model_may_answer_is_expanded(guard, prompt, monkeypatch):
     full = GuardScorer(guard, prompt, epsilon=0).score(TEXTS, progress=False)
     assert (full.unexpanded == 0).all() and full.unsafe.min() > 1e-3, "it knows something of the grammar"
     assert_exact(full, 0, guard, prompt, TEXTS[0], full.verdicts)
-    for epsilon in (1e-6, 1e-4, 1e-2):
+    for epsilon, few in ((1e-6, 0), (1e-4, 0), (1e-4, 200), (1e-2, 0), (1e-2, 200)):
+        monkeypatch.setattr(scorer, "FEW", few)
         found = GuardScorer(guard, prompt, epsilon=epsilon).score(TEXTS, progress=False)
         left_out = np.isneginf(found.log_probs)
-        assert 0 < left_out.sum() < left_out.size
+        assert few or 0 < left_out.sum() < left_out.size
         missing = np.where(left_out, np.exp(full.log_probs), 0).sum(axis=1)
         assert (missing <= found.unexpanded).all() and (found.unexpanded <= 66 * epsilon).all()
         np.testing.assert_allclose(found.log_probs[~left_out], full.log_probs[~left_out], rtol=0, atol=1e-4)
@@ -109,7 +111,8 @@ def test_only_what_the_model_may_answer_is_expanded(guard, prompt):
         np.testing.assert_allclose(found.outside, full.outside + missing, atol=1e-6)
 
 
-def test_an_improbable_verdict_is_still_the_best_one(model, prompt, scores):
+def test_an_improbable_verdict_is_still_the_best_one(model, prompt, scores, monkeypatch):
+    monkeypatch.setattr(scorer, "FEW", 0)
     found = GuardScorer(model, prompt, epsilon=1.0).score(TEXTS, progress=False)
     assert found.best == scores.best and scores.log_probs.max() < np.log(1e-6)
     assert np.isneginf(found.log_probs).any() and (found.unexpanded < np.exp(scores.log_probs.max(axis=1))).all()
