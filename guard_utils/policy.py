@@ -87,9 +87,6 @@ LLAMA_GUARD_3 = Taxonomy("llama-guard-3", tuple(Category(name) for name in _HAZA
 """The fourteen hazards of Llama Guard 3 8B, names only, as its chat template lists them
 (https://huggingface.co/meta-llama/Llama-Guard-3-8B)."""
 
-LLAMA_GUARD_3_1B = Taxonomy("llama-guard-3-1b", LLAMA_GUARD_3.categories[:13])
-"""Those of Llama Guard 3 1B, which has no code interpreter."""
-
 PII = Taxonomy(
     "pii",
     (

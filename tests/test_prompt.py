@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guard_utils.files import fetch
-from guard_utils.policy import LLAMA_GUARD_3, LLAMA_GUARD_3_1B, PII, Category, Taxonomy, Verdict
+from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy, Verdict
 from guard_utils.prompt import ASSESSMENT, CHATML, LLAMA3, LLAMA3_1B, GuardPrompt
 from tools.corpus.compose import generate
 
@@ -124,7 +124,7 @@ def test_the_llama3_prompt_is_the_official_template_token_for_token(llama3_token
     expected = LLAMA_GUARD_3_8B.format(role=role, conversation=conversation)
     tokenizer, policy = llama3_tokenizer, LLAMA_GUARD_3
     if small:
-        tokenizer, policy = copy.copy(tokenizer), LLAMA_GUARD_3_1B
+        tokenizer, policy = copy.copy(tokenizer), Taxonomy("1b", LLAMA_GUARD_3.categories[:13])
         tokenizer.chat_template = "{%- if key not in excluded_category_keys -%}"
         expected = expected.replace("S14: Code Interpreter Abuse.\n", "").replace("ies.<|eot_id|>", "ies. <|eot_id|>")
         expected = expected.removesuffix("\n\n")

@@ -13,6 +13,6 @@ __getattr__, __all__ = room(
         "intervals": "bootstrap compare_systems ladder mcnemar paired_bootstrap",
         "reference": "align answer_of confusion_matrix_with_M parse_answer reference_ceilings rescore weighted_f1",
         "thresholds": "Thresholds decide precision_recall tune",
-        "errors": "KINDS by_source_label disagreements error_table gains suspicious_labels",
+        "errors": "KINDS by_source_label disagreements error_table suspicious_labels",
     },
 )

@@ -1,7 +1,7 @@
 """What went wrong, and what the wrong rows have in common.
 
 A model's error and a **label's** error look alike in one row, but a label that is mapped wrongly disagrees with a good
-model on nearly every row that has it. All functions but `gains` need the column `labels`. Does not: draw (`figures`),
+model on nearly every row that has it. All need the column `labels`. Does not: draw (`figures`),
 correct labels (`audit`).
 """
 
@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from guard_utils.data.predictions import codes_of, need_columns, score_matrix
-from guard_utils.metrics.scores import Array, f1_of_counts, ratio, table_outcomes
+from guard_utils.metrics.scores import Array, ratio, table_outcomes
 from guard_utils.policy import Taxonomy
 
 KINDS = ("missed", "extra", "swapped", "mixed", "policy boundary", "parse")
@@ -82,27 +82,6 @@ def error_table(df: pd.DataFrame, policy: Taxonomy, by: str) -> pd.DataFrame:
     table["error_rate"] = table["wrong"] / table["rows"]
     table = table.join(counts).sort_values("wrong", ascending=False, kind="stable")
     return table.set_axis(table.index.astype(str)).rename_axis(by)
-
-
-def gains(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
-    """Tells what each kind of error costs: the score if a category's misses, or its extras, were all corrected.
-
-    Returns:
-        One row per category and kind with any error: `code, kind` ("missed" or "extra"), `codes` (how many), `share` of
-        all wrong codes, `weighted_f1` once corrected, and `gain`; greatest gain first. Gains do not add up.
-    """
-    tp, fp, fn = (cells.sum(axis=0) for cells in table_outcomes(df, policy))
-    rows = []
-    for place, code in enumerate(policy.codes):
-        others = np.arange(len(policy)) != place
-        corrected = {"missed": (tp + fn * ~others, fp, fn * others), "extra": (tp, fp * others, fn)}
-        for kind, codes in (("missed", fn[place]), ("extra", fp[place])):
-            rows.append((code, kind, int(codes), float(f1_of_counts(*corrected[kind]))))
-    table = pd.DataFrame(rows, columns=["code", "kind", "codes", "weighted_f1"])
-    table.insert(3, "share", table["codes"] / max(1, table["codes"].sum()))
-    table["gain"] = table["weighted_f1"] - float(f1_of_counts(tp, fp, fn))
-    table = table[table["codes"] > 0]
-    return table.sort_values(["gain", "codes"], ascending=False, kind="stable", ignore_index=True)
 
 
 def _label_matrix(df: pd.DataFrame) -> tuple[list[str], Array]:

@@ -126,6 +126,7 @@ class GuardScorer:
         self._first = [-1, *(node for child in self.trie.children[-1] for node in self.trie.chain(child))]
         visible = self.trie.visible()
         self._depths = visible.sum(axis=1).tolist()
+        self._below = [np.flatnonzero(column).tolist() for column in visible.T]  # a node and its descendants
         # The last row and column are those of a prompt's tokens, which are no nodes.
         self._visible = torch.from_numpy(np.pad(visible, (0, 1)))
         self._verdict = {node: verdict for verdict, node in enumerate(self.trie.ends)}
@@ -188,10 +189,11 @@ class GuardScorer:
             wanted = {text: self._wanted(paths, log_probs[text].max()) for text, paths in enumerate(pending)}
             # The last few are expanded with all that follows: many small passes would cost more than a large one.
             few = sum(map(len, wanted.values())) <= FEW
-            follows = self.trie.subtree if few else self.trie.chain
             room = max(1, self.batch_tokens // len(batch))
             chosen = {
-                text: [node for first in nodes[:room] for node in follows(first)]
+                text: [
+                    node for first in nodes[:room] for node in (self._below[first] if few else self.trie.chain(first))
+                ]
                 for text, nodes in wanted.items()
                 if nodes
             }

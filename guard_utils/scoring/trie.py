@@ -74,13 +74,6 @@ class VerdictTrie:
             found.append(node := self.children[node][0])
         return found
 
-    def subtree(self, node: int) -> list[int]:
-        """A node and all its descendants, parents first."""
-        found = [node]
-        for each in found:
-            found += self.children[each]
-        return found
-
     def visible(self) -> npt.NDArray[np.bool_]:
         """[nodes, nodes] whether the row's node sees the column's, that is, itself and its ancestors."""
         seen = np.eye(len(self.tokens), dtype=bool)

@@ -130,13 +130,14 @@ templates[["rows", "wrong", "error_rate"]].head(10).join(first)
 # %% [markdown]
 # ## What each kind costs
 #
-# What kind of error costs most? `gains` mends all misses, or all extras, of one category, and tells the score that
-# would give.
+# What kind of error is most frequent? `fn` counts the codes that a category misses, `fp` those that it invents.
 
 # %%
-from guard_utils.metrics import gains
+from guard_utils.metrics import per_category
 
-costs = gains(test, run.policy)
+counts = per_category(test, run.policy).set_index("code")
+costs = counts[["fn", "fp"]].rename(columns={"fn": "missed", "fp": "extra"}).stack().rename_axis(["code", "kind"])
+costs = costs.sort_values(ascending=False, kind="stable").rename("codes").reset_index()
 code, kind = costs.loc[0, "code"], costs.loc[0, "kind"]
 costs
 
@@ -310,7 +311,7 @@ save(plot_label_errors(often, title=title, n=12), run, "05-labels-exact", alt)
 # %% [markdown]
 # ## What to fix first
 #
-# Back to exact labels, and to work. Order the errors by what mending them would win, not by how much they annoy. Who
+# Back to exact labels, and to work. Order the errors by how many there are, not by how much they annoy. Who
 # can mend them?
 #
 # | what you saw | cure | cost |
@@ -323,7 +324,7 @@ save(plot_label_errors(often, title=title, n=12), run, "05-labels-exact", alt)
 
 # %%
 todo = costs.assign(category=costs["code"].map(run.policy.names)).head(5)
-todo[["code", "category", "kind", "codes", "share", "gain"]]
+todo[["code", "category", "kind", "codes"]]
 
 # %% [markdown]
 # And of these, how many prompts would a stricter policy excuse?
@@ -331,7 +332,7 @@ todo[["code", "category", "kind", "codes", "share", "gain"]]
 # %%
 excused = (wrong["test"]["kind"] == "policy boundary").sum()
 print(f"{excused} of {len(wrong['test'])} wrong test prompts lie on the boundary of the policy.")
-print(f"Start with {code}, {kind}: {costs.loc[0, 'codes']} codes, worth {costs.loc[0, 'gain']:+.3f} weighted F1.")
+print(f"Start with {code}, {kind}: {costs.loc[0, 'codes']} of {costs['codes'].sum()} wrong codes.")
 
 # %% [markdown]
 # For the record: the share of wrong prompts, and how much of the reference's "error" was its own.
