@@ -46,7 +46,7 @@ Given a text, it answers `safe`, or `unsafe` and the code of **every** privacy c
 `guard_utils.scoring.load_guard` loads it, and so does `peft`; the prompt is that of `guard_utils.prompt`.
 
 - **Base model**: {facts[base]}; Apache-2.0.
-- **Kind**: rank {facts[rank]} in every linear layer, in 8 bits, of the change of a model whose weights were all trained.
+- **Kind**: rank {facts[rank]} in every linear layer, 8 bits, from the change of a fully trained model.
 - **Training**: fingerprint `{facts[training]}`.
 - **Weights**: SHA-256 `{facts[sha256]}`.
 
@@ -61,7 +61,7 @@ SHA-256 of the data: `{data}`.
 
 ## Scores
 
-Rows `adapter-…` are of this adapter, all others of the model whose weights were all trained. Intervals are 95 % bootstrap
+Rows `adapter-…` are of this adapter, all others of the fully trained model. Intervals are 95 % bootstrap
 intervals, clustered by template where texts have one; `development`: 600 rows of ai4privacy/pii-masking-200k.
 
 {scores}
