@@ -111,7 +111,10 @@ def test_cores_versions_and_minutes_are_those_of_the_machine_that_trained(runs: 
     assert run["minutes"] == {"03_train": 18.2, "04_score": 1.5}, "a training that was reused took its time, too"
 
 
-def test_report_prints_numbers_figures_and_minutes(runs: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_prints_numbers_figures_and_minutes(
+    runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GUARD_ARTIFACTS", str(tmp_path / "nothing"))
     assert publish.main(["report", "laptop"]) == 1
     assert "no records" in capsys.readouterr().err
     (folder,) = runs(0.5)
