@@ -9,7 +9,7 @@ export GUARD_UTILS_CACHE ?= $(HOME)/.cache/guard_utils
 
 .PHONY: verdict tutorial test notebooks check clean
 
-# What each system that is here says of a text, as typed: make would expand the `$5` of a `$500`.
+# What the guard says of a text, as typed: make would expand the `$5` of a `$500`.
 TEXT ?= Could you ask Carmen whether 109.4.61.213 is still ours?
 verdict: export GIVEN := $(value TEXT)
 verdict: $(VENV)/.installed
