@@ -87,8 +87,6 @@ def test_a_profile_trains_saves_and_scores(name: str, rehearsed: Callable[[str],
     write_training_file(splits.train, file, run.policy)
     training = finetune(run, file, processes=2 if name == "guard-8b" else 1, progress=False)
     assert len(training.log) == 2 and np.isfinite(training.log["loss"]).all()
-    again = finetune(run, file, processes=2 if name == "guard-8b" else 1, progress=False)
-    assert again.seconds == training.seconds, "a finished training is not repeated"
 
     base, tokenizer = load_model(run.model_folder(), dtype="fp32")
     prompt = GuardPrompt(run.policy, tokenizer)

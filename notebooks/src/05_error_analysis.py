@@ -87,12 +87,14 @@ kinds.astype(int).assign(**{f"{name}, share": kinds[name] / max(1, kinds[name].s
 # neither; the numbers beside a name say how many of its prompts went wrong.
 
 # %%
+from IPython.display import HTML
+
 from guard_utils.metrics import error_table
 
 categories = error_table(test, run.policy, "category")
 kinds = categories.columns[3:]
 table = categories.style.set_uuid("categories").format({"error_rate": "{:.1%}"})
-table.background_gradient(cmap="Blues", subset=kinds)
+HTML(table.background_gradient(cmap="Blues", subset=kinds).to_html())
 
 # %% [markdown]
 # Read along a row: a category that is mostly *missed* is one the guard has not learned to see; one that is mostly
@@ -148,7 +150,7 @@ costs
 # the label is wrong. Private values are marked, each with its source label and the code that label gives.
 
 # %%
-from IPython.display import HTML, display
+from IPython.display import display
 
 from guard_utils.figures import reading_html
 

@@ -25,8 +25,9 @@ QUOTED = {"85.41", "80.02"}
 SCORE = re.compile(r"(?<![\w.])(?:\d?\.\d+|\d\d\.\d+|\d+(?:\.\d+)?(?= ?%))(?![\w.]*\d)")
 NO_SCORE = re.compile(r"`[^`]*`|95 % (bootstrap )?interval|Python [\d.]+( to [\d.]+)?")
 FILE_ENDINGS = (".py", ".md", ".yaml", ".yml", ".toml", ".ipynb", ".txt", ".json", ".jsonl", ".parquet", ".png")
-# A machine's path, an object's address, a time, the random id of a styled table.
-TRACE = re.compile(r"/(?:home|root|work|tmp|Users)/\w| at 0x[0-9a-f]{6}|\d{4}-\d\d-\d\dT\d\d:|#T_[0-9a-f]{5}")
+# A machine's path, an object's address, a time (those of the corpus end with Z), the random id of a styled table.
+TIME = r"\d{4}-\d\d-\d\dT\d\d:(?!\d\d:\d\d(?:\.\d+)?Z)"
+TRACE = re.compile(rf"/(?:home|root|work|tmp|Users)/\w| at 0x[0-9a-f]{{6}}|{TIME}|#T_[0-9a-f]{{5}}")
 
 
 def without_fences(text: str) -> str:

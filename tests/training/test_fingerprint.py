@@ -51,7 +51,7 @@ def test_config_rows_and_processes_enter_but_not_what_only_says_where(
     assert {mark(elsewhere(options), there) for options in same} == {before}
     other: list[dict[str, Any]] = [{"batch_size": 8}, {"dtype": "bf16"}, {"epochs": 2}, {"model": {"norm_eps": 1e-6}}]
     assert len({before, *(mark(elsewhere(options), there) for options in other)}) == 5
-    there.write_text(train_file.read_text().replace('"safe"', '"unsafe\\nS1"', 1))
+    there.write_text(train_file.read_text().replace(': "safe"', ': "unsafe\\nS1"', 1))
     plain = elsewhere({})
     assert before not in {mark(plain, there), mark(plain, train_file, 2), mark(replace(plain, seed=1), train_file)}
     monkeypatch.setattr(Run, "dtype", "bf16")
