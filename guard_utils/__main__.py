@@ -79,16 +79,10 @@ def verdicts(texts: Sequence[str], profile: str = DEFAULT.name) -> pd.DataFrame:
         A row per text: answer, probability of each category, and of no verdict at all.
     """
     require_list(texts, "texts")
-    from guard_utils.prompt import GuardPrompt
-    from guard_utils.scoring import GuardScorer, load_guard, load_model
+    from guard_utils.scoring import load_guard
 
     run = resolve(profile)
-    try:
-        guard = load_guard(run)
-    except FileNotFoundError:
-        print(f"guard: none; this is {run.profile.model} before training, which notebook 03 does")
-        model, tokenizer = load_model(run.model_folder(), dtype=run.dtype, device=run.device)
-        guard = GuardScorer(model, GuardPrompt(run.policy, tokenizer))
+    guard = load_guard(run, or_untrained=True)
     scores = guard.score(texts, progress=False)
     table = pd.DataFrame(scores.marginals, index=pd.Index(texts, name="text"), columns=list(run.policy.names.values()))
     table["no verdict"] = scores.outside

@@ -235,7 +235,7 @@ def write_training_file(examples: Iterable[Example], path: Path, policy: Taxonom
 
     A row is `{"policy": ["S1", "S2"], "turns": [["User", "Ask 10.0.0.1"]], "answer": "unsafe\nS2"}`: the taxonomy's
     codes in the order shown (here the whole `policy`), the conversation, the answer in the numbers of that order. Where
-    spans of an example have a place, `"evidence": [[12, "S2"]]` gives their ends and codes, in the same numbers.
+    spans of an example have a place and amount to its codes, `"evidence": [[12, "S2"]]` gives their ends and codes.
 
     Returns:
         Number of rows.
@@ -254,7 +254,9 @@ def write_training_file(examples: Iterable[Example], path: Path, policy: Taxonom
             "turns": [("User", example.text)],
             "answer": example.verdict.text,
         }
-        if evidence := [(span.end, span.code or "safe") for span in example.spans if span.end > 0]:
+        evidence = [(span.end, span.code or "safe") for span in example.spans if span.end > 0]
+        # Where codes were corrected and spans were not, the two contradict each other.
+        if evidence and {code for _, code in evidence} - {"safe"} == set(example.codes):
             row["evidence"] = evidence
         lines.append(json.dumps(row))
         read_training_row(lines[-1], policy, where=f"example {index}")  # what is written can be read

@@ -65,7 +65,7 @@ def test_little_memory_and_disk_are_faults(monkeypatch: pytest.MonkeyPatch, caps
 def test_the_guard_or_the_model_as_it_is_gives_a_verdict(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     texts = ["Could you ping 109.4.61.213?", "The meeting is at noon."]
     table = command.verdicts(texts, "smoke")
-    assert "before training" in capsys.readouterr().out and list(table.index) == texts
+    assert "before training" in capsys.readouterr().err and list(table.index) == texts
     assert list(table.columns) == ["verdict", *PII.names.values(), "no verdict"]
     assert (table["no verdict"] > 0.9).all()  # a random model does not know the grammar
     asked = []

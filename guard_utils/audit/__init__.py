@@ -10,8 +10,7 @@ __getattr__, __all__ = room(
     __name__,
     {
         "noise": "LabelNoise add_label_noise wrong_pairs",
-        "label_issues": "find_mapping_errors label_codes mapping_corrections "
-        "automatic_corrections out_of_fold rank_label_issues undecided_rows",
+        "label_issues": "find_mapping_errors label_codes mapping_corrections out_of_fold rank_label_issues",
         "corrections": "Correction CorrectionError apply_corrections read_corrections write_corrections",
     },
 )

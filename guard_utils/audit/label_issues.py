@@ -5,7 +5,7 @@ taught. Then a model that has not seen a row doubts its codes (cleanlab's label 
 guard, or apply corrections.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -143,22 +143,3 @@ def rank_label_issues(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
         "quality": get_label_quality_scores_per_class(labels, p, adjust_pred_probs=True).ravel(),
     }
     return pd.DataFrame(pairs).sort_values(["quality", "id", "code"], ignore_index=True)
-
-
-def automatic_corrections(ranked: pd.DataFrame, *, quality: float = 0.1) -> list[Correction]:
-    """Decides without a reader the pairs where the model says the opposite and label quality is below `quality`."""
-    opposite = np.where(ranked["action"] == "add", ranked["p"], 1 - ranked["p"]) > 0.5
-    return [
-        Correction(row.id, row.code, row.action, f"the model disagrees, label quality {row.quality:.3f}", "automatic")
-        for row in ranked[opposite & (ranked["quality"] < quality)].itertuples()
-    ]
-
-
-def undecided_rows(ranked: pd.DataFrame, corrections: Collection[Correction], *, quality: float = 0.4) -> set[str]:
-    """Returns ids of rows to set aside until someone reads them: a code may be missing, and nobody decided.
-
-    A missing code teaches silence, and there are plenty of other rows; a code too many is rarer and costs less.
-    """
-    done = {(item.id, item.code) for item in corrections}
-    doubtful = ranked[(ranked["quality"] < quality) & (ranked["action"] == "add")]
-    return {row.id for row in doubtful.itertuples() if (row.id, row.code) not in done}

@@ -9,7 +9,7 @@ __getattr__, __all__ = room(
     __name__,
     {
         "style": "Picture save",
-        "charts": "plot_confusion plot_label_errors plot_label_sets plot_ladder plot_loss "
+        "charts": "plot_confusion plot_label_errors plot_label_sets plot_loss "
         "plot_multilabel_confusion plot_precision_recall plot_scores",
         "diagrams": "plot_prefix_mask plot_trie",
         "html": "marked_html reading_html tokens_html",

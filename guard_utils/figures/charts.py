@@ -17,7 +17,6 @@ from matplotlib.ticker import LogLocator
 from guard_utils.figures.style import (
     BLUE,
     FAINT,
-    MARKERS,
     MUTED,
     ORANGE,
     SERIES,
@@ -106,21 +105,6 @@ def plot_scores(table: pd.DataFrame, *, title: str, group: str = "metric", score
 
 
 @style()
-def plot_ladder(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draws weighted F1 step by step, and beside each step what it changed, from what `metrics.ladder` returns."""
-    check(table, "step", "weighted_f1", "low", "high", "change")
-    figure, (ax,) = canvas(title, width=8.0, height=1.2 + 0.5 * len(table))
-    ax.plot(table["weighted_f1"], range(len(table)), color=FAINT, linewidth=1.5)
-    _dots(ax, table.rename(columns={"weighted_f1": "value"}), range(len(table)), SYSTEMS["tuned"], True)
-    for place, change in enumerate(table["change"]):
-        told = f"{change:+.3f}" if place else "change"
-        ax.text(1.02, place, told, transform=ax.get_yaxis_transform(), va="center", fontsize=9)
-    ax.set_yticks(range(len(table)), [step.replace(", ", ",\n") for step in table["step"]])
-    ax.set(ylim=(len(table) - 0.5, -0.5), xlabel="weighted F1, with its 95 % interval")
-    return figure
-
-
-@style()
 def plot_loss(log: pd.DataFrame, *, title: str, entropy: float | None = None) -> Figure:
     """Draws the training loss on a log scale: every step pale, the mean of the last steps bold.
 
@@ -151,28 +135,20 @@ def plot_loss(log: pd.DataFrame, *, title: str, entropy: float | None = None) ->
 
 
 @style()
-def plot_precision_recall(
-    curves: Mapping[str, pd.DataFrame], *, title: str, thresholds: Mapping[str, float] | None = None
-) -> Figure:
-    """Draws curves of `metrics.precision_recall`, by name, on axes that show where they differ.
-
-    A curve is marked at its chosen threshold, where it has one in `thresholds`.
-    """
+def plot_precision_recall(curves: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
+    """Draws curves (columns `precision, recall`), by name, on axes that show where they differ."""
     check(curves)
-    figure, (ax,) = canvas(title, width=7.5, height=max(4.2, 1.2 + 0.22 * len(curves)))
+    figure, (ax,) = canvas(title, width=7.5, height=4.2)
     for i, (name, curve) in enumerate(curves.items()):
-        look: dict[str, Any] = {"color": SERIES[i % len(SERIES)], "linestyle": LINES[i // len(SERIES) % len(LINES)]}
-        if thresholds and name in thresholds:
-            chosen = np.flatnonzero(curve["threshold"] >= thresholds[name])[:1].tolist()
-            look |= {"marker": MARKERS[i % len(MARKERS)], "ms": 9, "mec": "white", "markevery": chosen}
         label = f"{name}: no positive" if curve.empty else name
-        ax.plot(curve["recall"], curve["precision"], linewidth=1.8, label=label, **look)
+        color, line = SERIES[i % len(SERIES)], LINES[i // len(SERIES) % len(LINES)]
+        ax.plot(curve["recall"], curve["precision"], color=color, linestyle=line, linewidth=1.8, label=label)
     points = pd.concat(curves.values())
     left = np.nan_to_num(points.loc[points["precision"] < 0.98, "recall"].min())
     bottom = np.nan_to_num(points.loc[points["recall"] < 0.98, "precision"].min())
     ax.set(xlabel="recall", ylabel="precision", xlim=(left - 0.02, 1.02), ylim=(bottom - 0.02, 1.02))
     ax.grid()
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), title="mark: chosen threshold" if thresholds else None)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

@@ -9,7 +9,7 @@ from guard_utils import room
 __getattr__, __all__ = room(
     __name__,
     {
-        "scores": "category_table interval_table multilabel_confusion per_category summary",
+        "scores": "interval_table multilabel_confusion per_category summary",
         "intervals": "bootstrap compare_systems ladder mcnemar paired_bootstrap",
         "reference": "align answer_of confusion_matrix_with_M parse_answer reference_ceilings rescore weighted_f1",
         "thresholds": "Thresholds decide precision_recall tune",

@@ -16,7 +16,6 @@ from scipy.stats import binomtest
 from guard_utils.data.predictions import check_predictions, check_same_rows, gold_matrix, predicted_matrix
 from guard_utils.metrics.reference import pair_counts
 from guard_utils.metrics.scores import Array, Score, f1_of_counts, table_outcomes, weighted_scores
-from guard_utils.metrics.thresholds import Thresholds, decide
 from guard_utils.policy import Taxonomy
 
 LEVEL = 0.95
@@ -123,35 +122,28 @@ def compare_systems(
 
 
 def ladder(
-    df: pd.DataFrame,
-    policy: Taxonomy,
-    *,
-    reference_gold: Iterable[Iterable[str]],
-    thresholds: Thresholds,
-    **draws: Any,
+    df: pd.DataFrame, policy: Taxonomy, *, reference_gold: Iterable[Iterable[str]], **draws: Any
 ) -> pd.DataFrame:
     """Scores the same predictions from the reference's measurement to an honest one.
 
-    Steps: reference labels with the reference metric; exact labels with it; exact labels with the set metric; tuned
-    decisions. The reference metric counts `safe` as one more label.
+    Steps: reference labels with the reference metric; exact labels with it; exact labels with the set metric. The
+    reference metric counts `safe` as one more label.
 
     Args:
-        df: Predictions table with exact `gold`; not the rows tuned on.
+        df: Predictions table with exact `gold`.
         policy: Its policy.
         reference_gold: Codes of each row by the reference's rules, `reference_codes_evaluation`.
-        thresholds: Tuned on validation.
         draws: Options of `resample`.
 
     Returns:
-        One row per step: `step, weighted_f1, low, high, change, change_low, change_high` (NaN for the first).
+        One row per step: `step, value, low, high` of weighted F1, and `change, change_low, change_high` (NaN at first).
     """
     old = df.assign(gold=[list(codes) for codes in reference_gold])
     check_predictions(old, policy)
     steps = {
-        "reference labels, reference metric": pair_counts(old, policy),
-        "exact labels, reference metric": pair_counts(df, policy),
-        "exact labels, set metric": table_outcomes(df, policy),
-        f"+ thresholds tuned for {thresholds.objective}": table_outcomes(decide(df, policy, thresholds), policy),
+        "its labels, its counting": pair_counts(old, policy),
+        "exact labels, its counting": pair_counts(df, policy),
+        "exact labels, sets": table_outcomes(df, policy),
     }
 
     def score(weights: Array) -> dict[str, Array]:
@@ -159,5 +151,4 @@ def ladder(
 
     scores = resample(score, df, **draws)
     change = percentiles(scores.diff(axis=1)).set_axis(["change", "change_low", "change_high"], axis=1)
-    table = percentiles(scores).rename(columns={"value": "weighted_f1"}).join(change)
-    return table.rename_axis("step").reset_index()
+    return percentiles(scores).join(change).rename_axis("step").reset_index()

@@ -185,18 +185,3 @@ def interval_table(boots: Mapping[str, pd.DataFrame], metrics: Sequence[str]) ->
     """Tabulates scores as text, `0.912 [0.899, 0.924]` or "not measured": a row per `bootstrap` table, by name."""
     cells = {name: {m: str(cell) for m, cell in intervals_of(boot, metrics).items()} for name, boot in boots.items()}
     return pd.DataFrame.from_dict(cells, orient="index")
-
-
-def category_table(df: pd.DataFrame, policy: Taxonomy, boot: pd.DataFrame) -> pd.DataFrame:
-    """Tabulates the scores of each category with their intervals; `boot` is what `bootstrap` returned for the table.
-
-    `templates` counts the distinct `template_id` of a category's rows; `note` is there where any category has one.
-    """
-    counts = per_category(df, policy).set_index("code")
-    table = counts[["name", "support"]]
-    if "template_id" in df.columns:
-        table = table.assign(templates=[df["template_id"][has].nunique() for has in gold_matrix(df, policy).T])
-    for metric in ("precision", "recall", "f1", "ap"):
-        cells = intervals_of(boot, [f"{metric}_{code}" for code in policy.codes])
-        table[metric] = [str(cell) for cell in cells.values()]
-    return table.assign(note=counts["note"]) if counts["note"].any() else table

@@ -13,6 +13,6 @@ __getattr__, __all__ = room(
         "scorer": "GuardScorer Scores load_model predict",
         "batch": "load_guard score_file",
         "baselines": "majority regular_expressions tfidf",
-        "cached": "cached_predictions read_predictions tuned_predictions write_predictions",
+        "cached": "cached_predictions read_predictions reference_predictions tuned_predictions write_predictions",
     },
 )

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,22 +30,34 @@ CHUNK = 256  # rows that are scored and saved at a time; a kill costs at most th
 Row = tuple[dict[str, Any], str]  # fields, and what is wrong where they could not be read
 
 
-def load_guard(run: Run, **settings: Any) -> GuardScorer:
+def load_guard(run: Run, *, or_untrained: bool = False, **settings: Any) -> GuardScorer:
     """Loads a run's own fine-tuned model, else the guard that comes with the series, and says which.
 
-    `settings` are those of `GuardScorer`. FileNotFoundError where there is neither; see `load_adapter` for the guard
-    that comes with the series.
+    Args:
+        run: Whose guard.
+        or_untrained: Whether to take the profile's model as it is where there is neither.
+        settings: Those of `GuardScorer`.
+
+    Raises:
+        FileNotFoundError: There is no guard.
+        ValueError: The guard that comes with the series is refused; see `load_adapter`.
     """
-    adapter = guard_adapter(run)
-    folder = run.model_folder() if adapter else checkpoint(run)
+    adapter, told = None, f"none; this is {run.profile.model} before training, which notebook 03 does"
+    try:
+        adapter = guard_adapter(run)
+        folder = run.model_folder() if adapter else checkpoint(run)
+        told = "the one that comes with the series; notebook 03 trains your own" if adapter else "the one you trained"
+    except FileNotFoundError:
+        if not or_untrained:
+            raise
+        folder = run.model_folder()
     model, tokenizer = load_model(folder, dtype="fp32" if adapter else run.dtype, device=run.device)
     prompt = GuardPrompt(run.policy, tokenizer)
     if adapter:
         load_adapter(model, adapter, prompt=prompt)
         for weight in model.parameters():  # buffers stay: transformers keeps rotary frequencies in fp32, too
             weight.data = weight.data.to(DTYPES[run.dtype])
-    series = "the one that comes with the series; notebook 03 trains your own"
-    print(f"guard: {series if adapter else 'the one that you trained'}")
+    print(f"guard: {told}", file=sys.stderr)
     return GuardScorer(model, prompt, **settings)
 
 

@@ -16,8 +16,10 @@ import pandas as pd
 
 from guard_utils.data.examples import Example
 from guard_utils.data.predictions import predictions_table
+from guard_utils.data.reference_rows import reference_examples
 from guard_utils.files import code_fingerprint, write_table, write_text
-from guard_utils.profiles import Run, repository
+from guard_utils.policy import PII
+from guard_utils.profiles import PROFILES, Run, repository
 from guard_utils.training.adapters import adapter_facts, guard_adapter, shipped_adapter
 from guard_utils.training.launch import checkpoint_fingerprint
 
@@ -93,6 +95,17 @@ def read_predictions(run: Run, system: str, part: str, examples: Sequence[Exampl
     except FileNotFoundError as error:
         made_by = "notebooks 03 and 04" if system == "tuned" else "notebook 01"
         raise FileNotFoundError(f"{error}; run {made_by} with PROFILE = {run.profile.name!r} first") from None
+
+
+def reference_predictions() -> dict[str, pd.DataFrame]:
+    """Reads what each system answered to the reference tutorial's own rows, without their texts, by system.
+
+    The tables come with the repository, whatever the profile; `guard` is that of its published run.
+    """
+    ours = Run(PROFILES["laptop"], PII, 0, repository() / "notebooks")
+    names = [path.stem for path in sorted((ours.folder / "predictions" / "laptop").glob("*-reference.json"))]
+    examples = reference_examples()
+    return {name.partition("-")[0]: cached_predictions(ours, name, examples, {}, None) for name in names}
 
 
 def tuned_predictions(run: Run, parts: Mapping[str, Sequence[Example]], **settings: Any) -> dict[str, pd.DataFrame]:

@@ -8,15 +8,12 @@ import pandas as pd
 import pytest
 
 from guard_utils.audit import (
-    automatic_corrections,
     find_mapping_errors,
     label_codes,
     mapping_corrections,
     out_of_fold,
     rank_label_issues,
-    undecided_rows,
 )
-from guard_utils.audit.corrections import Correction, apply_corrections
 from guard_utils.audit.noise import LabelNoise, wrong_pairs
 from guard_utils.data.examples import Example, Span
 from guard_utils.data.labels import reference_codes_evaluation
@@ -135,16 +132,6 @@ def test_noise_ranks_high(fixed: list[Example], clean: list[Example]) -> None:
     assert len(wrong & set(zip(first["id"], first["code"], strict=True))) / len(wrong) >= 0.45
 
 
-def test_corrections_of_a_good_model_are_right(fixed: list[Example], clean: list[Example]) -> None:
-    right = np.array([[code in row.codes for code in PII.codes] for row in clean])
-    doubt = 0.8 * np.random.default_rng(0).random(right.shape) ** 3  # the model is wrong on a seventh of the pairs
-    ranked = rank_label_issues(table(fixed, np.where(right, 1 - doubt, doubt)), PII)
-    wrong, chosen = wrong_pairs(fixed, clean), automatic_corrections(ranked)
-    right_ones = [item for item in chosen if (item.id, item.code) in wrong]
-    assert len(chosen) >= 0.4 * len(wrong) and len(right_ones) / len(chosen) >= 0.9
-    assert len(wrong_pairs(apply_corrections(fixed, chosen, PII), clean)) < len(wrong)
-
-
 def test_the_odd_pair_ranks_first_by_hand() -> None:
     r = np.random.default_rng(0)
     rows = [example(f"r{i:02}", [code for code in PII.codes if r.random() < 0.4]) for i in range(40)]
@@ -154,17 +141,3 @@ def test_the_odd_pair_ranks_first_by_hand() -> None:
     first = ranked.iloc[0]
     assert (first["id"], first["code"]) == ("r07", "S4")
     assert (first["action"], first["p"]) == (("remove", 0.1) if "S4" in rows[7].codes else ("add", 0.9))
-    (found,) = automatic_corrections(ranked, quality=0.5)
-    assert (found.id, found.code, found.action) == ("r07", "S4", first["action"])
-    doubtful = rank_label_issues(table(rows, [[0.5] * 5] * len(rows)), PII)
-    assert automatic_corrections(doubtful, quality=1) == []
-
-
-def test_rows_that_may_lack_an_undecided_code_are_set_aside() -> None:
-    ranked = pd.DataFrame(
-        {"id": list("abcd"), "code": "S1", "action": ["add", "add", "remove", "add"], "quality": [0.1, 0.2, 0.3, 0.4]}
-    )
-    assert undecided_rows(ranked, []) == {"a", "b"}
-    decided = [Correction("a", "S1", "keep", "", "x"), Correction("b", "S2", "add", "", "x")]
-    assert undecided_rows(ranked, decided) == {"b"}
-    assert undecided_rows(ranked, [], quality=0.5) == {"a", "b", "d"}

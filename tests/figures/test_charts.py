@@ -20,8 +20,6 @@ from guard_utils.scoring.trie import VerdictTrie
 TITLE = "A finding in a sentence that is long enough to need a second line on a figure of the usual width"
 COUNTS = {"S1,S4": 630, "safe": 9600, "S1": 5195, "S1,S3,S4": 39}
 LOG = pd.DataFrame({"examples": np.arange(1, 101) * 32, "loss": np.geomspace(4, 0.1, 100)})
-STEPS = pd.DataFrame({"step": ["their labels, their metric", "exact labels"], "weighted_f1": [0.61, 0.58]})
-STEPS = STEPS.assign(low=0.55, high=0.65, change=[np.nan, -0.03])
 CURVE = pd.DataFrame({"threshold": [0.1, 0.5, 0.9], "precision": [0.2, 0.9, 1.0], "recall": [1.0, 0.9, 0.8]})
 
 
@@ -58,9 +56,8 @@ def trie(p=(0.1, 0.2, 0.05, 0.6), **options):
 FIGURES = {
     "label_sets": lambda n: (figures.plot_label_sets, COUNTS if n < 30 else {f"S1,S{i}": 5 for i in range(2, 99)}),
     "scores": lambda n: (figures.plot_scores, scores(["tuned", "regex", "mine"][:n], codes(n))),
-    "ladder": lambda n: (figures.plot_ladder, STEPS),
     "loss": lambda n: (partial(figures.plot_loss, entropy=1.2), LOG),
-    "curve": lambda n: (partial(figures.plot_precision_recall, thresholds={"S1": 0.5}), dict.fromkeys(codes(n), CURVE)),
+    "curve": lambda n: (figures.plot_precision_recall, dict.fromkeys(codes(n), CURVE)),
     "confusion": lambda n: (figures.plot_confusion, confusion([*codes(n), *(f"{code}_M" for code in codes(n))])),
     "multilabel": lambda n: (figures.plot_multilabel_confusion, confusion([*codes(n), "no true label"])),
     "label_errors": lambda n: (figures.plot_label_errors, crosstab(n)),
@@ -176,9 +173,8 @@ def test_loss_is_logarithmic_smooth_and_marked_where_it_crosses_the_entropy():
     assert len(figures.plot_loss(LOG, title="t", entropy=0.01).axes[0].lines) == 3
 
 
-def test_precision_recall_marks_the_chosen_cut_names_the_blank_and_shows_where_curves_differ():
-    (ax,) = figures.plot_precision_recall({"S1": CURVE, "S2": CURVE[:0]}, title="t", thresholds={"S1": 0.4}).axes
-    assert [ax.lines[0].get_xydata()[i].tolist() for i in ax.lines[0].get_markevery()] == [[0.9, 0.9]]
+def test_precision_recall_names_the_blank_and_shows_where_curves_differ():
+    (ax,) = figures.plot_precision_recall({"S1": CURVE, "S2": CURVE[:0]}, title="t").axes
     assert ticks(ax.get_legend().get_texts()) == ["S1", "S2: no positive"]
     assert ax.get_xlim() == (0.88, 1.02) and ax.get_ylim() == (0.88, 1.02)
     (ax,) = figures.plot_precision_recall({"perfect": CURVE[2:].assign(recall=1.0)}, title="t").axes
@@ -193,10 +189,6 @@ def test_confusion_matrices_show_every_count():
     assert np.asarray(ax.collections[0].get_array()).sum(axis=1) == pytest.approx(np.ones(10))
     lines = draw("multilabel").axes[0].lines
     assert [lines[0].get_ydata()[0], lines[1].get_xdata()[0]] == [5, 5]
-
-
-def test_the_ladder_tells_its_changes():
-    assert {"their labels,\ntheir metric", "0.610", "0.580", "-0.030"} <= set(words(draw("ladder")))
 
 
 def test_label_errors_have_every_culprit_on_top_however_rare():
@@ -236,7 +228,6 @@ def test_prefix_mask_counts_tokens_with_padding():
     [
         (figures.plot_label_sets, {}, "nothing to draw"),
         (figures.plot_loss, LOG.drop(columns="examples"), r"lacks the columns \['examples'\]"),
-        (figures.plot_ladder, STEPS[:0], "nothing to draw"),
         (figures.plot_confusion, pd.DataFrame(), "nothing to draw"),
         (partial(figures.plot_prefix_mask, 240), [], "each must be at least 1"),
     ],

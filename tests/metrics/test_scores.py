@@ -10,7 +10,6 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 from guard_utils.data.predictions import check_predictions, gold_matrix, predicted_matrix
 from guard_utils.metrics.intervals import bootstrap
 from guard_utils.metrics.scores import (
-    category_table,
     interval_table,
     multilabel_confusion,
     per_category,
@@ -133,20 +132,6 @@ def test_interval_table_is_text_of_the_bootstrap(small):
     assert table.loc["a", "f1_S5"] == "not measured"
     with pytest.raises(KeyError, match="f9"):
         interval_table({"a": boot}, ["f9"])
-
-
-def test_category_table_tells_support_templates_and_why_a_cell_is_blank(small):
-    df = small.assign(template_id=["a", "a", "b", "b"])
-    table = category_table(df, PII, bootstrap(df, PII, resamples=50))
-    scores = ["precision", "recall", "f1", "ap"]
-    assert table.columns.tolist() == ["name", "support", "templates", *scores, "note"]
-    assert table.loc["S1", ["support", "templates"]].tolist() == [2, 1]
-    assert table.loc["S4", ["support", "templates"]].tolist() == [2, 2]
-    assert table.loc["S5", "f1"] == "not measured" and "no positive" in table.loc["S5", "note"]
-    first = PII.select(["S1"])
-    plain = predictions([["S1"], []], [["S1"], []], policy=first)
-    table = category_table(plain, first, bootstrap(plain, first, resamples=5, cluster=None))
-    assert table.columns.tolist() == ["name", "support", *scores]
 
 
 @pytest.mark.parametrize(
