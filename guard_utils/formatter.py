@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from guard_utils.data.examples import Example
 from guard_utils.files import write_text
-from guard_utils.policy import Category, Taxonomy, Verdict, parse, require_list
+from guard_utils.policy import Category, Taxonomy, Verdict, require_list
+from guard_utils.training_rows import read_training_row
 
 
 @dataclass(frozen=True)
@@ -216,26 +217,31 @@ def _require(good: bool, what: str, value: object, fix: str) -> None:
         raise ValueError(f"{what} is {value!r}; {fix}")
 
 
-@dataclass(frozen=True)
-class TrainingRow:
-    """A conversation of (role, text) turns, the answer about its last one, and the policy that the prompt shows.
-
-    Attributes:
-        evidence: Values in the last text: the character after each, and its code or `safe`; see `GuardDataset`.
-    """
-
-    turns: tuple[tuple[str, str], ...]
-    verdict: Verdict
-    policy: Taxonomy
-    evidence: tuple[tuple[int, str], ...] = ()
+_BLOCK = 16
+"""So many examples are followed by their copies under one smaller policy, so that a batch still shares prefixes."""
 
 
-def write_training_file(examples: Iterable[Example], path: Path, policy: Taxonomy) -> int:
+def write_training_file(
+    examples: Iterable[Example],
+    path: Path,
+    policy: Taxonomy,
+    configs: FormatterConfigs | None = None,
+    *,
+    policies: int = 16,
+) -> int:
     r"""Writes examples as training rows of ASCII JSON, one a line; the file is written whole or not at all.
 
     A row is `{"policy": ["S1", "S2"], "turns": [["User", "Ask 10.0.0.1"]], "answer": "unsafe\nS2"}`: the taxonomy's
-    codes in the order shown (here the whole `policy`), the conversation, the answer in the numbers of that order. Where
-    spans of an example have a place and amount to its codes, `"evidence": [[12, "S2"]]` gives their ends and codes.
+    codes in the order shown, the conversation, the answer in the numbers of that order. Where spans of an example have
+    a place and amount to its codes, `"evidence": [[12, "S2"]]` gives their ends and codes.
+
+    Args:
+        examples: With codes of the policy.
+        path: File to write.
+        policy: The whole policy, under which each example is shown once.
+        configs: Where given, its augmentations add copies under smaller policies, and its shuffling decides whether
+            these are in another order; the texts' own options do not enter.
+        policies: How many smaller policies are drawn, with its `random_seed`.
 
     Returns:
         Number of rows.
@@ -248,54 +254,41 @@ def write_training_file(examples: Iterable[Example], path: Path, policy: Taxonom
     if whole := policy.selected_from:
         raise ValueError(f"policy {policy.name!r} is a selection, whose codes the file can't explain; pass {whole!r}")
     lines = []
-    for index, example in enumerate(examples):
+    for index, (example, shown) in enumerate(_rows(list(examples), policy, configs, policies)):
+        number = {code: f"S{place}" for place, code in enumerate(shown, 1)}
+        if unknown := set(example.codes) - set(policy.codes):
+            policy.position(min(unknown))  # which says that the policy lacks it
         row: dict[str, Any] = {
-            "policy": policy.codes,
+            "policy": shown,
             "turns": [("User", example.text)],
-            "answer": example.verdict.text,
+            "answer": Verdict.of(number[code] for code in example.codes if code in number).text,
         }
-        evidence = [(span.end, span.code or "safe") for span in example.spans if span.end > 0]
+        spans = [span for span in example.spans if span.end > 0]
         # Where codes were corrected and spans were not, the two contradict each other.
-        if evidence and {code for _, code in evidence} - {"safe"} == set(example.codes):
-            row["evidence"] = evidence
+        if spans and {span.code for span in spans} - {None} == set(example.codes):
+            row["evidence"] = [(span.end, number.get(span.code or "", "safe")) for span in spans]
         lines.append(json.dumps(row))
-        read_training_row(lines[-1], policy, where=f"example {index}")  # what is written can be read
+        read_training_row(lines[-1], policy, where=f"row {index}")  # what is written can be read
     write_text(path, "".join(f"{line}\n" for line in lines))
     return len(lines)
 
 
-def read_training_row(line: str, taxonomy: Taxonomy, *, where: str = "training row") -> TrainingRow:
-    """Reads one line of a training file strictly; its policy may show some of the taxonomy, in any order.
-
-    Raises:
-        ValueError: The line is broken: `where` (its file and number), the field, its value and the fix.
-    """
-    try:
-        row = json.loads(line)
-        good = isinstance(row, dict) and set(row) - {"evidence"} == {"policy", "turns", "answer"}
-        fix = "give a JSON object of 'policy', 'turns', 'answer', perhaps 'evidence', and nothing else"
-        _require(good, "row", row, fix)
-        codes, turns, answer = row["policy"], row["turns"], row["answer"]
-        _require(_are_texts(codes), "policy", codes, f"give a list of codes of {taxonomy.codes}")
-        policy = taxonomy if tuple(codes) == taxonomy.codes else taxonomy.select(codes)
-        good = isinstance(turns, list) and all(_are_texts(turn) and len(turn) == 2 for turn in turns)
-        _require(good, "turns", turns, "give a list of [role, text] pairs of texts")
-        roles = [role for role, _ in turns]
-        good = bool(roles) and roles == [("User", "Agent")[turn % 2] for turn in range(len(roles))]
-        _require(good, "roles of the turns", roles, "begin with 'User' and alternate with 'Agent'")
-        verdict = parse(str(answer), policy)
-        if not isinstance(verdict, Verdict) or verdict.text != answer:
-            raise ValueError(f"answer is {answer!r}; write 'safe', or 'unsafe\\n' and ascending codes to S{len(codes)}")
-        known, length, evidence = ("safe", *policy.codes), len(turns[-1][1]), row.get("evidence", [])
-        good = isinstance(evidence, list) and all(isinstance(found, list) and len(found) == 2 for found in evidence)
-        good = good and all(isinstance(end, int) and 0 < end <= length and code in known for end, code in evidence)
-        _require(good, "evidence", evidence, f"give [end, code] pairs: ends of values up to {length}, codes of {known}")
-        return TrainingRow(tuple(map(tuple, turns)), verdict, policy, tuple(map(tuple, evidence)))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: row is {line!r:.80}; make it JSON ({error})") from error
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+def _rows(
+    examples: Sequence[Example], policy: Taxonomy, configs: FormatterConfigs | None, policies: int
+) -> Iterator[tuple[Example, tuple[str, ...]]]:
+    """Each example with the codes that its prompt shows: all, and those of its copies."""
+    if configs is None or len(policy) == 1:
+        yield from ((example, policy.codes) for example in examples)
+        return
+    copies, rng = configs.augmentation_configs, random.Random(configs.random_seed)
+    drops_others = copies.should_add_examples_with_dropped_nonviolated_prompt_categories
+    drops_violated = copies.should_add_examples_with_dropped_violated_and_nonviolated_prompt_categories
+    drawn = [rng.sample(policy.codes, rng.randint(1, len(policy) - 1)) for _ in range(policies)]
+    if not configs.llama_guard_prompt_configs.should_shuffle_category_codes:
+        drawn = [sorted(codes, key=policy.position) for codes in drawn]
+    for start in range(0, len(examples), _BLOCK):
+        block, shown = examples[start : start + _BLOCK], rng.choice(drawn)
+        yield from ((example, policy.codes) for example in block)
+        for example in block:
+            if drops_violated if set(example.codes) - set(shown) else drops_others:
+                yield example, tuple(shown)

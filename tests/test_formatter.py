@@ -22,12 +22,11 @@ from guard_utils.formatter import (
     LlamaGuardGenerationConfigs,
     LlamaGuardPromptConfigs,
     TrainingExample,
-    TrainingRow,
     create_formatted_finetuning_examples,
-    read_training_row,
     write_training_file,
 )
 from guard_utils.policy import PII, ParseFailure, Taxonomy, Verdict, parse
+from guard_utils.training_rows import TrainingRow, read_training_row
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 BEFORE, AFTER = ExplanationPosition.BEFORE_DECISION, ExplanationPosition.AFTER_DECISION

@@ -64,7 +64,7 @@ def percentiles(scores: pd.DataFrame) -> pd.DataFrame:
 def bootstrap(df: pd.DataFrame, policy: Taxonomy, **draws: Any) -> pd.DataFrame:
     """95 % percentile intervals of every score, columns `metric, value, low, high`; options are those of `resample`.
 
-    Metrics are those of `summary`, and `precision_<code>`, `recall_<code>`, `f1_<code>`, `ap_<code>`.
+    Metrics are those of `summary` but average precision, and `precision_<code>`, `recall_<code>`, `f1_<code>`.
     """
     check_predictions(df, policy)
     return percentiles(resample(weighted_scores(df, policy), df, **draws)).rename_axis("metric").reset_index()

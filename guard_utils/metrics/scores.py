@@ -116,41 +116,17 @@ def summary(df: pd.DataFrame, policy: Taxonomy) -> dict[str, float]:
     return found
 
 
-def _average_precision(positive: Array, score: Array) -> Callable[[Array], Array]:
-    """Average precision of one category, [draws], as a function of weights; NaN where no positive row has weight."""
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)  # of runs of equal scores
-    found = positive[order]
-
-    def areas(weights: Array) -> Array:
-        values = []
-        for row in weights.astype(np.int32):  # whole numbers add up several times faster
-            ranked = row[order]
-            total, tp = np.cumsum(ranked)[ends], np.cumsum(ranked * found)[ends]
-            area = np.sum(np.diff(tp, prepend=0) * tp / np.maximum(total, 1))
-            values.append(area / tp[-1] if tp[-1] else np.nan)
-        return np.array(values)
-
-    return areas
-
-
 def weighted_scores(df: pd.DataFrame, policy: Taxonomy) -> Score:
-    """The scores of `summary` and, but for AUROC, of `per_category`, of rows that count several times or not."""
+    """The scores of `summary` and `per_category` that need no ranking, of rows that count several times or not."""
     gold, predicted = with_unsafe(gold_matrix(df, policy)), with_unsafe(predicted_matrix(df, policy))
     exact, outside = (gold == predicted).all(axis=1), df["outside"].to_numpy(dtype=float)
-    p = np.column_stack([score_matrix(df, policy), df["p_unsafe"]])
     counted = [cells.astype(float) for cells in outcomes(gold, predicted)]
-    precisions = [_average_precision(*column) for column in zip(gold.T, p.T, strict=True)]
 
     def scores(weights: Array) -> dict[str, Array]:
         counts, rows = [weights @ cells for cells in counted], weights.sum(axis=1)
-        ap = np.column_stack([precision(weights) for precision in precisions])
-        found = overall_scores(rows, *counts) | {
-            "subset_accuracy": weights @ exact / rows,
-            "outside": weights @ outside / rows,
-            "binary_auprc": ap[:, -1],
-        }
-        table = category_scores(*counts) | {"ap": ap}
+        found = overall_scores(rows, *counts)
+        found |= {"subset_accuracy": weights @ exact / rows, "outside": weights @ outside / rows}
+        table = category_scores(*counts)
         return found | {f"{name}_{code}": table[name][:, i] for name in table for i, code in enumerate(policy.codes)}
 
     return scores

@@ -32,7 +32,7 @@ _OPTIONAL = ("max_steps_per_epoch", "save_every_n_steps", "threads")
 _COUNTS = ("batch_size", "gradient_accumulation_steps", "log_every_n_steps", "epochs", *_OPTIONAL)
 # Keys that don't decide a training, and our code that does.
 _ELSEWHERE = ("device", "threads", "save_every_n_steps")
-_CODE = ["guard_utils.prompt", "guard_utils.formatter:read_training_row"]
+_CODE = ["guard_utils.prompt", "guard_utils.training_rows:read_training_row"]
 _CODE += [f"guard_utils.training.{module}" for module in ("dataset", "shared_prefix", "recipe")]
 
 

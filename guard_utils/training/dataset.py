@@ -12,9 +12,9 @@ from typing import Any
 from torch.utils.data import Dataset
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
-from guard_utils.formatter import read_training_row
 from guard_utils.policy import PII, POLICIES, Taxonomy
 from guard_utils.prompt import GuardPrompt
+from guard_utils.training_rows import read_training_row
 
 
 class RecipeTokenizer:

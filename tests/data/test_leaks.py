@@ -3,7 +3,7 @@
 import random
 
 from guard_utils.data.examples import Example
-from guard_utils.data.leaks import drop_leaks, leakage, near_duplicates
+from guard_utils.data.splits import drop_leaks, leakage, near_duplicates
 
 LONG = "the lift in the north wing was stuck again this morning and the caretaker has been told twice already"
 
