@@ -257,7 +257,7 @@ def write_training_file(
     for index, (example, shown) in enumerate(_rows(list(examples), policy, configs, policies)):
         number = {code: f"S{place}" for place, code in enumerate(shown, 1)}
         if unknown := set(example.codes) - set(policy.codes):
-            policy.position(min(unknown))  # which says that the policy lacks it
+            raise ValueError(f"example {example.id!r} has {sorted(unknown)}, policy {policy.name!r} {policy.codes}")
         row: dict[str, Any] = {
             "policy": shown,
             "turns": [("User", example.text)],

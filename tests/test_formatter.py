@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guard_utils.data.examples import Example
+from guard_utils.data.examples import Example, Span
 from guard_utils.formatter import (
     AugmentationConfigs,
     Category,
@@ -270,7 +271,7 @@ def test_a_row_may_show_some_of_the_taxonomy_in_any_order_and_hold_a_conversatio
 
 
 def test_an_example_that_the_policy_cannot_answer_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"example 1: answer is 'unsafe\\nS6'; .*ascending codes to S5"):
+    with pytest.raises(ValueError, match=r"example 'id' has \['S6'\], policy 'pii' "):
         write_training_file([judged("a"), judged("b", ("S6",))], tmp_path / "train.jsonl", PII)
     assert list(tmp_path.iterdir()) == []
 
@@ -292,6 +293,52 @@ def test_rows_survive_the_round_trip(tmp_path_factory: pytest.TempPathFactory, d
     assert write_training_file(examples, path, taxonomy) == len(examples)
     found = [read_training_row(line, taxonomy) for line in path.read_text(encoding="ascii").splitlines()]
     assert found == [TrainingRow((("User", item.text),), item.verdict, taxonomy) for item in examples]
+
+
+@pytest.mark.parametrize(("others", "violated"), [(True, True), (True, False), (False, True)])
+def test_copies_are_shown_smaller_policies_and_answered_in_their_numbers(
+    tmp_path: Path, others: bool, violated: bool
+) -> None:
+    sets = [codes for size in range(4) for codes in combinations(PII.codes, size)] * 4
+    examples = [replace(judged(f"text {i}", codes), id=str(i)) for i, codes in enumerate(sets)]
+    for shuffled in (False, True):
+        prompting = LlamaGuardPromptConfigs("{conversation}", False, should_shuffle_category_codes=shuffled)
+        copies = AugmentationConfigs(
+            should_add_examples_with_dropped_nonviolated_prompt_categories=others,
+            should_add_examples_with_dropped_violated_and_nonviolated_prompt_categories=violated,
+        )
+        answering = LlamaGuardGenerationConfigs(True, None)
+        configs = FormatterConfigs(Guidelines(PII.categories, "S"), prompting, answering, copies)
+        path = tmp_path / "train.jsonl"
+        count = write_training_file(examples, path, PII, configs, policies=5)
+        lines = path.read_text().splitlines()
+        write_training_file(examples, path, PII, configs, policies=5)
+        assert path.read_text().splitlines() == lines, "the seed decides"
+        rows = [read_training_row(line, PII) for line in lines]
+        smaller = [row for row in rows if len(row.policy) < len(PII)]
+        assert count == len(rows) == len(examples) + len(smaller) and smaller
+        assert len(smaller) == len(examples) or not (others and violated)
+        assert len({row.policy.name for row in smaller}) <= 5
+        ascending = all(row.policy.name.split("[")[1] == ",".join(sorted(shown(row))) + "]" for row in smaller)
+        assert ascending != shuffled
+        for row in smaller:
+            wanted = sets[int(row.turns[0][1].removeprefix("text "))]
+            assert [shown(row)[row.policy.position(code)] for code in row.verdict.codes] == sorted(
+                set(wanted) & set(shown(row)), key=shown(row).index
+            )
+            assert others if set(wanted) <= set(shown(row)) else violated
+
+
+def shown(row: TrainingRow) -> list[str]:
+    return row.policy.name.removeprefix("pii[").removesuffix("]").split(",")
+
+
+def test_evidence_that_contradicts_the_codes_is_left_out(tmp_path: Path) -> None:
+    spans = (Span(0, 3, "FIRSTNAME", "S1"),)
+    rows = [replace(judged("Ann is here", codes), spans=spans) for codes in (("S1",), ())]
+    write_training_file(rows, tmp_path / "train.jsonl", PII)
+    found = [read_training_row(line, PII).evidence for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert found == [((3, "S1"),), ()]
 
 
 GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe\nS2"}

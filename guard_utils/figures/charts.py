@@ -138,7 +138,7 @@ def plot_loss(log: pd.DataFrame, *, title: str, entropy: float | None = None) ->
 def plot_precision_recall(curves: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
     """Draws curves (columns `precision, recall`), by name, on axes that show where they differ."""
     check(curves)
-    figure, (ax,) = canvas(title, width=7.5, height=4.2)
+    figure, (ax,) = canvas(title, width=7.5, height=max(4.2, 1.2 + 0.22 * len(curves)))
     for i, (name, curve) in enumerate(curves.items()):
         label = f"{name}: no positive" if curve.empty else name
         color, line = SERIES[i % len(SERIES)], LINES[i // len(SERIES) % len(LINES)]
