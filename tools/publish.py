@@ -46,7 +46,8 @@ Given a text, it answers `safe`, or `unsafe` and the code of **every** privacy c
 `guard_utils.scoring.load_guard` loads it, and so does `peft`; the prompt is that of `guard_utils.prompt`.
 
 - **Base model**: {facts[base]}; Apache-2.0.
-- **Kind**: rank {facts[rank]} in every linear layer, 8 bits, from the change of a fully trained model.
+- **Kind**: rank {facts[rank]} in every linear layer, 8 bits: the change of a fully trained model, trained on for
+  {facts[updates]} updates.
 - **Training**: fingerprint `{facts[training]}`.
 - **Weights**: SHA-256 `{facts[sha256]}`.
 
@@ -77,10 +78,9 @@ Apache-2.0, as the base model, the code and the data.
 """
 FLOOR = 0.02
 SHOWN = {
-    "tuned-test": "own test set",
-    "tuned-test-single": "… texts with at most one category",
-    "tuned-test-multi": "… texts with two or more",
-    "tuned-independent": "**independent text** (`presidio-templates`)",
+    "reference": "**the tutorial's own rows** (ai4privacy)",
+    "independent": "**independent text** (`presidio-templates`)",
+    "test": "own test set",
 }
 """Results in the README's table."""
 
@@ -225,63 +225,42 @@ def _block(facts: Mapping[str, Any], profile: str) -> str:
     def score(name: str, metric: str) -> str:
         return str(Interval(*(facts[name][metric][key] for key in ("value", "low", "high"))))
 
-    run, trained, alarms = facts["run"], facts["training"]["minutes"], facts["hard-negatives-test"]
-    packages = ", ".join(
-        f"{name} {run['versions'][name].split('+')[0]}" for name in ("torch", "torchtune", "transformers")
-    )
+    run, trained = facts["run"], facts["training"]["minutes"]
+    packages = ", ".join(f"{name} {run['versions'][name].split('+')[0]}" for name in ("torch", "torchtune"))
     lines = [
         f"Profile `{profile}` ({facts['training']['model']}, seed {run['seeds'][0]}; {packages}), trained on "
         f"{trained['n']:,} examples in {trained['value']:.0f} minutes on {run['cores']} CPU cores:",
         "",
-        "| scored on | texts | weighted F1 | exact match | safe/unsafe F1 | best baseline, weighted F1 |",
-        "|---|---|---|---|---|---|",
+        "| scored on | texts | weighted F1 | exact match | safe texts flagged | best rival, weighted F1 | lead |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name, title in SHOWN.items():
-        bar = facts.get(name.replace("tuned", "best-baseline"), {})
-        rival = f"{score(name.replace('tuned', 'best-baseline'), 'weighted_f1')} ({bar['model']})" if bar else ""
-        cells = [f"**{score(name, 'weighted_f1')}**", score(name, "subset_accuracy"), score(name, "binary_f1"), rival]
-        lines.append(f"| {title} | {facts[name]['weighted_f1']['n']:,} | {' | '.join(cells)} |")
-    spreads = {name: facts[name]["weighted_f1"].get("spread") for name in ("tuned-test", "tuned-independent")}
+    for part, title in SHOWN.items():
+        ours, rival = f"tuned-{part}", f"best-rival-{part}"
+        cells = [score(ours, metric) for metric in ("weighted_f1", "subset_accuracy", "binary_fpr")]
+        cells += [f"{facts[rival]['weighted_f1']['value']:.3f} ({facts[rival]['model']})", score(rival, "lead")]
+        lines.append(f"| {title} | {facts[ours]['weighted_f1']['n']:,} | {' | '.join(cells)} |")
+    spreads = {part: facts[f"tuned-{part}"]["weighted_f1"].get("spread") for part in SHOWN}
     if None not in spreads.values():
-        told = " and ".join(f"{spread:.3f} on {name.removeprefix('tuned-')}" for name, spread in spreads.items())
+        told = ", ".join(f"{spread:.3f} on {part}" for part, spread in spreads.items())
         lines += ["", f"Two standard deviations of weighted F1 over the seeds {str(run['seeds'])[1:-1]}: {told}."]
-    lines += [
-        "",
-        f"Of {alarms['false_positive_rate']['n']} safe texts of the test set, full of look-alikes (order numbers, "
-        f"versions, dates, handles), it calls {score('hard-negatives-test', 'false_positive_rate')} unsafe.",
-    ]
-    if "audited-guard-test" in facts:
-        noisy, audited = (
-            " and ".join(f"{score(f'audited-guard-{part}', step)} on {part}" for part in ("test", "independent"))
-            for step in ("noisy", "audited")
-        )
-        lines += [
-            "",
-            f"Trained on labels with planted faults (notebook 06), it reaches {noisy}; on the same labels audited, "
-            f"{audited}.",
-        ]
     return "\n".join(lines) + "\n"
 
 
-def publish_adapter(run: Run, folder: Path, *, rank: int = 38) -> None:
-    """Writes the adapter of a run's finished training, and its model card, into a folder.
+def publish_adapter(run: Run, folder: Path, *, rank: int = 38, updates: int = 120) -> None:
+    """Writes the adapter of a run's finished training, unless it is there, and its model card.
 
     Raises:
         FileNotFoundError: Nothing is trained.
         ValueError: The adapter is too large.
     """
-    from guard_utils.data import load_splits
-    from guard_utils.prompt import GuardPrompt
-    from guard_utils.scoring import load_model
-    from guard_utils.training import checkpoint, checkpoint_fingerprint
-    from guard_utils.training.adapters import adapter_facts, extract_adapter
+    from guard_utils.training import checkpoint_fingerprint
+    from guard_utils.training.adapters import adapter_facts
+    from tools.adapter import make_adapter
 
-    tuned, _ = load_model(checkpoint(run), dtype="fp32")
-    base, tokenizer = load_model(run.model_folder(), dtype="fp32")
     training = checkpoint_fingerprint(run)
-    texts = [example.text for example in load_splits(run).train[-300:]]
-    prompt = GuardPrompt(run.policy, tokenizer)
-    extract_adapter(base, tuned, folder, prompt=prompt, training=training, texts=texts, rank=rank)
+    made = adapter_facts(folder) if (folder / "guard.json").exists() else {}
+    if (made.get("training"), made.get("rank"), made.get("updates")) != (training, rank, updates):
+        make_adapter(run, folder, rank=rank, updates=updates)
     try:
         records = load_records(run.folder)
     except FileNotFoundError:

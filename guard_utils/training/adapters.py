@@ -2,14 +2,14 @@
 
 The change of each linear layer's weight is kept in low rank, in `peft`'s own files and numbers of 8 bits; `guard.json`
 beside them says what the adapter is of. Embedding and norms stay those of the base model. Does not: train an adapter (a
-LoRA config does).
+LoRA config does; `tools/adapter.py` makes the one that comes with the series).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,23 +47,18 @@ def guard_adapter(run: Run) -> Path | None:
         raise
 
 
-def extract_adapter(
-    base: Any, tuned: Any, folder: Path, *, prompt: GuardPrompt, training: str, texts: Sequence[str], rank: int = 38
+def write_adapter(
+    base: Any, weights: Mapping[str, Any], folder: Path, *, prompt: GuardPrompt, training: str, updates: int
 ) -> None:
-    """Writes the adapter that turns one model nearly into another, whole or not at all; an older folder is replaced.
-
-    Of the matrices of a rank, a layer gets the one that changes its *outputs* most like the full change D on some
-    texts: with C the mean of x x^T over its inputs x, the truncated singular value decomposition of D C^(1/2), times
-    C^(-1/2).
+    """Writes an adapter, whole or not at all; an older folder is replaced.
 
     Args:
-        base: A `transformers` model in fp32, loaded from the folder of an asset.
-        tuned: The same model, fine-tuned.
+        base: A `transformers` model, loaded from the folder of an asset.
+        weights: Name in `peft` to matrix, two for each linear layer.
         folder: Gets `adapter_config.json`, `adapter_model.safetensors` (8-bit floats) and `guard.json`.
-        prompt: That `tuned` was trained on.
+        prompt: That the guard was trained on.
         training: Fingerprint of its training.
-        texts: Some that it was trained on.
-        rank: Of each layer's change.
+        updates: By which the matrices were trained on afterwards.
 
     Raises:
         ValueError: The base model is no asset, or the adapter is too large to come with the series.
@@ -71,24 +66,9 @@ def extract_adapter(
     import torch
     from peft import LoraConfig
     from safetensors.torch import save
-    from torch.nn.functional import pad
 
-    weights, inputs = {}, _second_moments(tuned, prompt, texts)
-    for (down, up, layer), (_, _, tuned_layer) in zip(_linear_layers(base), _linear_layers(tuned), strict=True):
-        change = tuned_layer.weight.detach().float() - layer.weight.detach().float()
-        sizes, axes = torch.linalg.eigh(inputs[down])
-        roots = sizes.clamp(min=1e-3 * float(sizes.mean())).sqrt()
-        _, values, right = torch.linalg.svd(change @ axes * roots, full_matrices=False)
-        into = right[:rank] / roots @ axes.T
-        into *= SCALE * (values[:rank] / into.norm(dim=1)).sqrt()[:, None]  # both matrices get equal sizes
-        into = into.to(torch.float8_e4m3fn)
-        # What best follows the rounded matrix: least squares over the inputs.
-        seen, wanted = into.float() @ axes * roots, change @ axes * roots
-        out_of = SCALE**2 * torch.linalg.lstsq(seen.T, wanted.T).solution.T
-        missing = rank - len(into)  # a small layer has fewer; the rest is zero
-        weights[down] = pad(into.float(), (0, 0, 0, missing)).to(into.dtype)
-        weights[up] = pad(out_of, (0, missing)).to(into.dtype)
-    stored = {key: weight.contiguous() for key, weight in weights.items()}
+    stored = {key: (SCALE * weight).to(torch.float8_e4m3fn).contiguous() for key, weight in weights.items()}
+    rank = next(len(weight) for key, weight in weights.items() if "lora_A" in key)
     content = save(stored, metadata={"format": "pt"})
     if len(content) > MOST_BYTES:
         raise ValueError(f"{folder} would take {len(content):,} bytes, {MOST_BYTES:,} are allowed; lower rank {rank}")
@@ -98,6 +78,7 @@ def extract_adapter(
         **_made_for(base, prompt),
         "policy": prompt.policy.name,
         "rank": rank,
+        "updates": updates,
         "training": training,
         "versions": machine()["versions"],
     }
@@ -167,33 +148,6 @@ def _made_for(model: Any, prompt: GuardPrompt) -> dict[str, str]:
         "policy_sha256": _sha256(categories),
         "prompt": _sha256([prompt.prefix_ids, prompt.tail_ids]),
     }
-
-
-def _second_moments(model: Any, prompt: GuardPrompt, texts: Sequence[str]) -> dict[str, Any]:
-    """Mean of x x^T over the inputs x of each linear layer, under its name in `peft`; the prefix is left out."""
-    import torch
-    from transformers import DynamicCache
-
-    sums: dict[str, Any] = {}
-
-    def add(name: str, inputs: tuple[Any]) -> None:
-        x = inputs[0].flatten(0, -2)
-        sums[name] = sums.get(name, 0) + x.T @ x / len(x)
-
-    prefix = torch.tensor([prompt.prefix_ids])
-    with torch.inference_mode():
-        before = model(prefix, use_cache=True).past_key_values
-        keep = [(layer.keys, layer.values) for layer in before.layers]
-        hooks = [
-            layer.register_forward_pre_hook(lambda _, inputs, name=name: add(name, inputs))
-            for name, _, layer in _linear_layers(model)
-        ]
-        for text in texts:
-            ids = torch.tensor([prompt.segments(text).ids[len(prompt.prefix_ids) :]])
-            model(ids, past_key_values=DynamicCache(keep))
-        for hook in hooks:
-            hook.remove()
-    return {name: total / len(texts) for name, total in sums.items()}
 
 
 def _sha256(value: Any) -> str:

@@ -143,12 +143,11 @@ def _clause(text: str, language: str, situation: str, split: Split) -> Clause:
 
 
 @cache
-def _bank(language: str, split: Split, share: float) -> dict[str, tuple[Clause, ...]]:
-    """A share of a language's and split's clauses by category, `safe` for those without one, and all `:situation`s."""
+def _bank(language: str, split: Split) -> dict[str, tuple[Clause, ...]]:
+    """A language's and split's clauses by category, `safe` for those without one, and all `:situation`s."""
     bank: dict[str, list[Clause]] = {}
     for clause in load_clauses():
-        drawn = zlib.crc32(f"share:{clause.id}".encode()) % 1000 < 1000 * share
-        if clause.language == language and clause.split == split and drawn:
+        if clause.language == language and clause.split == split:
             for key in sorted(clause.codes) or ["safe"]:
                 bank.setdefault(key, []).append(clause)
                 bank.setdefault(f"{key}:{clause.situation}", []).append(clause)
@@ -158,10 +157,10 @@ def _bank(language: str, split: Split, share: float) -> dict[str, tuple[Clause, 
 class _Composer:
     """Composes the rows of one split with one random generator."""
 
-    def __init__(self, split: Split, rng: random.Random, clause_share: float) -> None:
+    def __init__(self, split: Split, rng: random.Random) -> None:
         self.split = split
         self.rng = rng
-        self.banks = {language: _bank(language, split, clause_share) for language in LANGUAGES}
+        self.banks = {language: _bank(language, split) for language in LANGUAGES}
         # A small language may lack clauses about a category in a small split, which then does without the language.
         whole = [i for i, language in enumerate(LANGUAGES) if set(self.banks[language]) >= {*PII.codes, "safe"}]
         self.languages = [LANGUAGES[i] for i in whole], [LANGUAGE_SHARES[i] for i in whole]
@@ -312,9 +311,7 @@ def _masked(text: str, spans: Sequence[dict[str, Any]]) -> str:
     return text
 
 
-def generate(
-    n: int, *, split: Split, seed: int = 0, simple: bool = False, clause_share: float = 1.0
-) -> Iterator[dict[str, Any]]:
+def generate(n: int, *, split: Split, seed: int = 0, simple: bool = False) -> Iterator[dict[str, Any]]:
     """Generates rows of a split.
 
     Args:
@@ -322,7 +319,6 @@ def generate(
         split: `train`, `validation` or `test`; splits share no clause and no pooled value.
         seed: Same seed, same bytes, on every machine.
         simple: One clause or one field a text: what a young model should read first.
-        clause_share: Share of the split's clauses to draw from, to see what their number is worth.
 
     Yields:
         Rows of the 200k schema plus `template_id`, `situation`, `clause_ids` and `split`.
@@ -330,12 +326,9 @@ def generate(
     Raises:
         ValueError: An unknown split or a negative n.
     """
-    if split not in ("train", "validation", "test") or n < 0 or not 0 < clause_share <= 1:
-        raise ValueError(
-            f"cannot generate {n} rows of split {split!r} from a share of {clause_share} of its clauses; "
-            "use n >= 0, train, validation or test, and a share above 0, at most 1"
-        )
+    if split not in ("train", "validation", "test") or n < 0:
+        raise ValueError(f"cannot generate {n} rows of split {split!r}; use n >= 0, train, validation or test")
     kind = f"{split}-simple" if simple else split
-    composer = _Composer(split, random.Random(f"{seed}:{kind}"), clause_share)
+    composer = _Composer(split, random.Random(f"{seed}:{kind}"))
     for number in range(n):
         yield composer.row(f"{kind}-{seed}-{number:06d}", simple=simple)
