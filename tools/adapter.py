@@ -73,7 +73,8 @@ def make_adapter(run: Run, folder: Path, *, rank: int = 38, updates: int = 120) 
     for name, layer in layers.items():
         key = f"layers.{name}.weight"
         register_parametrization(layer, "weight", LowRank(tuned[key] - base[key], rank))
-    _train(model, config, updates, fast=run.dtype == "bf16")
+    if updates:
+        _train(model, config, updates, fast=run.dtype == "bf16")
     weights = {}
     for name, layer in layers.items():
         factors = cast(Any, layer).parametrizations.weight[0]
