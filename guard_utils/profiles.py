@@ -65,7 +65,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", "smoke", EMBEDDED, EMBEDDED, 96, 48, 64, 48, 24, memory_gb=2, disk_gb=1),
-        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, 7_680, 400, 800, 1_500, 200, "laptop"),
+        Profile("laptop", "smollm2-135m", EMBEDDED, EMBEDDED, 6_976, 400, 800, 1_500, 200, "laptop"),
         _ONE,
         replace(_EIGHT, name="guard-8b-lora", gpu_gb=40),
         replace(_EIGHT, name="guard-8b-qlora", gpu_gb=16),

@@ -32,7 +32,7 @@ SEED = 0
 ROWS = {
     "train-1": 1_500,
     "train-2": 2_000,
-    "train-letters": 4_200,
+    "train-letters": 3_500,
     "validation": 400,
     "validation-letters": 200,
     "test": 800,
