@@ -244,7 +244,7 @@ save(plot_scores(steps, title=title, group="step", score="weighted F1"), run, "0
 # %%
 from guard_utils.scoring import read_predictions
 
-rivals = {"reference": {name: answered[name] for name in ("majority", "regex", "tfidf", "presidio", "rampart")}}
+rivals = {"reference": {name: answered[name] for name in ("regex", "tfidf", "presidio", "rampart")}}
 for part in ("test", "independent"):
     rivals[part] = {name: read_predictions(run, name, part, splits.held_out[part]) for name in ("regex", "tfidf")}
 long = [
