@@ -188,7 +188,8 @@ write_predictions(run, "zero_shot-validation", rows, zero_shot, {"dtype": run.dt
 print(f"outside, mean of {len(rows)} texts: {zero_shot['outside'].mean():.3f}")
 
 # %% [markdown]
-# Does it know more than it says? AUROC ranks texts by the probability of a category: 0.5 is a coin, 1 is perfect.
+# Does it know more than it says? AUROC ranks texts by the probability of a category: one half is a coin, 1 is
+# perfect.
 
 # %%
 from guard_utils.metrics import per_category

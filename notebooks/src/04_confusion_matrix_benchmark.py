@@ -93,6 +93,8 @@ from guard_utils.metrics import bootstrap, compare_systems, summary
 
 rng = np.random.default_rng(run.seed)
 groups = [group for _, group in test.groupby("template_id")]
+
+# %%
 draws = []
 for _ in range(100):
     chosen = rng.integers(len(groups), size=len(groups))
@@ -116,8 +118,7 @@ interval_table(boots, ["weighted_f1", "micro_f1", "subset_accuracy", "binary_fpr
 # %% [markdown]
 # Read the brackets before the values. `subset_accuracy` is the hardest score, as the whole set of codes has to be
 # right. `binary_fpr` is the share of safe texts called unsafe; on *test* those are mostly look-alikes.
-
-# %% [markdown]
+#
 # ## Category by category
 #
 # An average hides its worst part.
@@ -138,8 +139,7 @@ save(plot_scores(drawn, title=title, group="category", score="F1"), run, "04-cat
 # %% [markdown]
 # Where the dots of one category lie far apart, the guard has learned one way of writing it. Where a bracket is wide,
 # few texts or few templates have it.
-
-# %% [markdown]
+#
 # ## One F1, two ways to count
 #
 # The published tutorial compares answers **by position**. It pads the shorter list with made-up labels that end in
@@ -160,8 +160,7 @@ pd.DataFrame(told)
 # In the first answer S4 is right, and counts as two errors, for it stands at another place. In the second, S4 was
 # missed and is counted nowhere. On top of that, `safe` counts as one more label. So the number moves up or down with
 # the mix of rows. `rescore` repeats it bit for bit.
-
-# %% [markdown]
+#
 # ## Two confusion matrices
 #
 # First the tutorial's kind, on its *multi* rows with its own labels. Red names are padding.
@@ -176,6 +175,8 @@ its_labels = {
     kind: df.assign(gold=[list(reference_codes_evaluation(labels)) for labels in df["labels"]])
     for kind, df in by_set.items()
 }
+
+# %%
 padded = rescore(its_labels["multi"]).confusion
 invented = padded.loc[padded.index.str.endswith("_M")].to_numpy().sum()
 invented += padded.loc[~padded.index.str.endswith("_M"), padded.columns.str.endswith("_M")].to_numpy().sum()
@@ -202,8 +203,7 @@ save(plot_multilabel_confusion(matrix, title=title), run, "04-confusion", alt)
 # %% [markdown]
 # The bottom row is what the guard invents, the last column what it overlooks, the square between what it takes for
 # something else. The corner counts safe texts that were called safe.
-
-# %% [markdown]
+#
 # ## The ladder
 #
 # The tutorial reports 85.41 % on *single* and 80.02 % on *multi*. What would a **perfect** guard get there, by the
@@ -216,6 +216,8 @@ from guard_utils.metrics import ladder, reference_ceilings
 
 published = {"single": 0.8541, "multi": 0.8002}
 ceilings = reference_ceilings()
+
+# %%
 steps = []
 for kind, df in by_set.items():
     top = {"published": published[kind], "perfect learner of its rules": ceilings["perfect_learner"][kind]}
@@ -224,6 +226,9 @@ for kind, df in by_set.items():
     ours = ladder(df, run.policy, reference_gold=its_labels[kind]["gold"], cluster=None, seed=run.seed)
     steps += ours.assign(system=kind, step="ours: " + ours["step"]).to_dict("records")
 steps = pd.DataFrame(steps)
+
+# %% [markdown]
+# All in one figure:
 
 # %%
 perfect = ceilings["perfect_guard"]["single"]
@@ -235,8 +240,7 @@ save(plot_scores(steps, title=title, group="step", score="weighted F1"), run, "0
 # Take your time with this figure. A score above that of a perfect guard can only be had by learning what is wrong
 # with the labels. And our guard "gains" whenever the measurement is corrected, without a change in any answer. *What*
 # is wrong with the labels? Notebook 05 finds out.
-
-# %% [markdown]
+#
 # ## Better than what
 #
 # All systems of notebook 01, on the same rows, scored by the same function.
@@ -253,6 +257,8 @@ long = [
     for name, df in {"tuned": sets[part], **rivals[part]}.items()
 ]
 weighted = pd.concat(long).query("metric == 'weighted_f1'")
+
+# %%
 tests = {
     part: compare_systems(sets[part], rivals[part], run.policy, cluster=clusters[part], seed=run.seed) for part in sets
 }
@@ -275,7 +281,7 @@ table[["ours", "theirs", "difference", "low", "high", "p_holm"]].assign(p_holm=t
 # ## Thresholds
 #
 # The most probable answer treats a miss and a false alarm alike. Your product may not. Each category has a
-# probability, so it can have a threshold: for the best F1, for at most 5 % of safe texts flagged, or for 95 % of each
+# probability, so it can have a threshold: for the best F1, for few safe texts flagged, or for nearly all of each
 # category found. They are chosen on **validation**. What do they deliver elsewhere?
 
 # %%
@@ -284,6 +290,8 @@ from guard_utils.metrics import decide, per_category, tune
 goals = {"best F1": tune(validation, run.policy, "f1")}
 goals["flags at most 5 %"] = tune(validation, run.policy, "fpr", bound=0.05)
 goals["finds 95 %"] = tune(validation, run.policy, "recall", bound=0.95)
+
+# %%
 delivered = {}
 for part, df in {"validation": validation, **sets}.items():
     for goal, thresholds in {"most probable answer": None, **goals}.items():
@@ -296,8 +304,7 @@ pd.DataFrame(delivered).T.unstack(0)
 # %% [markdown]
 # Compare each goal with what it delivers on other text. A threshold keeps its promise only where the text is like the
 # validation set. Choose yours on your own texts.
-
-# %% [markdown]
+#
 # On record, with fingerprints of checkpoint and rows:
 
 # %%
@@ -306,6 +313,8 @@ from guard_utils.records import Interval, expect, intervals_of, record, run_card
 kept = ["weighted_f1", "micro_f1", "subset_accuracy", "binary_f1", "binary_fpr", "outside"]
 for part, df in sets.items():
     record(run, f"tuned-{part}", intervals_of(boots[part], kept), len(df), checkpoint=df.attrs["checkpoint"])
+
+# %%
 for part, found in tests.items():
     best = found["theirs"].idxmax()
     values = {"weighted_f1": found["theirs"][best], "lead": Interval(*found.loc[best, ["difference", "low", "high"]])}
@@ -313,6 +322,11 @@ for part, found in tests.items():
 for kind, rows in steps.groupby("system"):
     values = {f"step-{i}": Interval(*row) for i, row in enumerate(rows[["value", "low", "high"]].to_numpy(), 1)}
     record(run, f"ladder-{kind}", values, len(by_set[kind]))
+
+# %% [markdown]
+# Are they what earlier runs gave?
+
+# %%
 for part in sets:
     expect(run, f"tuned-{part}", "weighted_f1")
 run_card(run, sum(map(len, sets.values())), checkpoint=test.attrs["checkpoint"])
@@ -325,8 +339,7 @@ run_card(run, sum(map(len, sets.values())), checkpoint=test.attrs["checkpoint"])
 # - Ask what a perfect guard would score before you admire a number.
 # - A comparison needs the same rows, the same function, and the interval of the difference.
 # - Choose thresholds on validation, and report what they deliver elsewhere.
-
-# %% [markdown]
+#
 # ## Exercises
 #
 # Put your answer in the place of the dots, run the cell, then the check beneath it. A click on *Solution* unfolds
