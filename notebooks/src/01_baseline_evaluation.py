@@ -107,6 +107,7 @@ pd.DataFrame(answers | {"wanted": [f"unsafe {','.join(codes)}" for codes in want
 # that decides the doubtful cases.
 
 # %%
+pd.set_option("display.max_colwidth", None)
 pd.DataFrame([(c.name, c.description) for c in run.policy.categories], run.policy.codes, ["name", "what counts"])
 
 # %% [markdown]
@@ -197,8 +198,7 @@ from guard_utils.metrics import per_category
 per_category(zero_shot, run.policy).set_index("name")[["support", "auroc"]].round(2)
 
 # %% [markdown]
-# Numbers round one half mean that no threshold and no stricter decoder turns this model into a guard. It has to
-# learn.
+# Where no number is near 1, no threshold and no stricter decoder turns a model into a guard. It has to learn.
 
 # %% [markdown]
 # ## The bar
@@ -246,7 +246,7 @@ drawn = long[long["metric"].isin(["weighted_f1", "subset_accuracy", "binary_fpr"
 ranked = long[long["metric"] == "weighted_f1"].set_index("system")["value"].sort_values()
 best, second = ranked.index[-1], ranked.index[-2]
 lead = compare_systems(rivals[best], {second: rivals[second]}, run.policy, cluster=None).loc[second]
-title = f"The bar on real rows is {best}: weighted F1 {ranked[best]:.2f}, ahead of {second} by "
+title = f"The bar on real rows is {best.capitalize()}: weighted F1 {ranked[best]:.2f}, ahead of {second} by "
 title += f"{lead['difference']:.2f} [{lead['low']:.2f}, {lead['high']:.2f}]"
 alt = f"Scores of five systems on the reference's rows, with intervals. {title}."
 save(plot_scores(drawn, title=title), run, "01-bar", alt)

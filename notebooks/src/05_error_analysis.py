@@ -130,9 +130,9 @@ pd.concat({name: error_table(df, run.policy, "category")[columns] for name, df i
 # %% [markdown]
 # ## Find the culprits
 #
-# A model's errors scatter: they depend on wording, length, luck. An error of a label table does not: it returns in
-# nearly every row that has the label, and in no other. So count, for each label and each code, how often answer and
-# table disagree.
+# A model's errors scatter: they depend on wording, length, luck. An error of a label table does not: it comes back
+# wherever the label stands, unless another label of the row hides it. So count, for each label and each code, how
+# often answer and table disagree.
 
 # %%
 from guard_utils.figures import plot_label_errors, save
