@@ -12,7 +12,6 @@ import gzip
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -135,7 +134,6 @@ def score(names: Sequence[str]) -> None:
     told = json.loads((shelf / "rivals.json").read_text()) if (shelf / "rivals.json").exists() else {}
     for name in names:
         answer, made_from = systems(run, splits.train)[name], facts(name, run, splits.train)
-        speed = None if name in TRAINED else texts_per_cpu_second(answer, reference)
         parts = {"reference": reference, "development": development, **splits.held_out}
         tables = {part: answer(examples) for part, examples in parts.items()}
         # The notebooks themselves write what the baselines answer to the held-out sets.
@@ -148,23 +146,12 @@ def score(names: Sequence[str]) -> None:
                 write_whole(shelf / file.name, partial(shutil.copyfile, file))
         tables |= {str(kind): table for kind, table in tables["reference"].groupby("situation")}
         told[name] = {
-            "texts_per_cpu_second": speed,
             "megabytes": megabytes(name),
             "made_from": made_from,
             "sets": {part: scores(table, part) for part, table in tables.items()},
         }
         write_text(shelf / "rivals.json", json.dumps(told, indent=1) + "\n")
         print(name, {part: cells["weighted_f1"]["value"] for part, cells in told[name]["sets"].items()}, flush=True)
-
-
-def texts_per_cpu_second(answer: Answer, examples: Sequence[Example]) -> float:
-    """Texts per second of one core's time, loading left out: what else runs on the machine hardly counts."""
-    seconds = []
-    for asked in (examples[:1], examples):
-        start = time.process_time()
-        answer(asked)
-        seconds.append(time.process_time() - start)
-    return round((len(examples) - 1) / (seconds[1] - seconds[0]), 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -327,12 +327,11 @@ favourite = run.policy.codes[untrained.score([message], progress=False).marginal
 
 # %% tags=["exercise"]
 from guard_utils.data import predictions_table
+from guard_utils.metrics import summary
 
 alarmist = ...  # predictions_table(rows, run.policy, probabilities, predicted codes, 0.0)
 
 # %% tags=["check"]
-from guard_utils.metrics import summary
-
 with attempt(alarmist):
     assert (alarmist["predicted"].str.len() == len(run.policy)).all(), "each row reports every category"
     assert summary(alarmist, run.policy)["binary_fpr"] == 1, "every safe text raises an alarm"
