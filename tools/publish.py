@@ -258,7 +258,10 @@ def publish_adapter(run: Run, folder: Path, *, rank: int = 38, updates: int = 12
     from tools.adapter import make_adapter
 
     training = checkpoint_fingerprint(run)
-    made = adapter_facts(folder) if (folder / "guard.json").exists() else {}
+    try:
+        made = adapter_facts(folder)
+    except ValueError:  # none yet, or one of another version, which is made anew
+        made = {}
     if (made.get("training"), made.get("rank"), made.get("updates")) != (training, rank, updates):
         make_adapter(run, folder, rank=rank, updates=updates)
     try:

@@ -21,7 +21,7 @@ from guard_utils.files import write_text, write_whole
 from guard_utils.profiles import Run
 
 BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
-SERIES, MARKERS = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY), "osD^vP"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY)
 TEXT, MUTED, FAINT = "#4d4d4d", "#6f6f6f", "#d9d9d9"
 SYSTEMS = {
     "tuned": ("tuned guard", BLUE, "o"),

@@ -83,7 +83,8 @@ def _cut_of_safe(df: pd.DataFrame, policy: Taxonomy, share: float) -> float:
     check_predictions(df, policy)
     safe = ~gold_matrix(df, policy).any(axis=1)
     highest = np.sort(score_matrix(df, policy)[safe].max(axis=1, initial=0))[::-1]
-    reach = int(share * len(highest) + 1e-9)
+    shares = np.arange(len(highest) + 1) / max(1, len(highest))
+    reach = int(np.searchsorted(shares, share, side="right")) - 1  # most rows that are no more than the share
     if reach == len(highest):
         return 0.0 if len(highest) else 0.5
     halfway = (highest[reach] + (highest[reach - 1] if reach else 1)) / 2

@@ -114,7 +114,8 @@ HTML(reading_html(wrong["test"].head(6), spans) + reading_html(wrong["independen
 from guard_utils.data import reference_codes_evaluation
 from guard_utils.metrics import summary
 
-ours = reference_predictions()["guard"]
+answered = reference_predictions()
+ours = answered["guard"]
 theirs = ours.assign(gold=[list(reference_codes_evaluation(labels)) for labels in ours["labels"]])
 views = {"our table": ours, "their table": theirs}
 scores = pd.DataFrame({name: summary(df, run.policy) for name, df in views.items()}).T
@@ -176,7 +177,7 @@ save(plot_label_errors(often, title=title, n=12), run, "05-labels-ours", alt)
 # others on other labels. What do both contradict?
 
 # %%
-rampart = reference_predictions()["rampart"].assign(gold=theirs["gold"])
+rampart = answered["rampart"].assign(gold=theirs["gold"])
 second = suspicious_labels(rampart, run.policy)
 both = suspects.merge(second, on=["label", "code", "kind"], suffixes=("", " (Rampart)"))
 both[["label", "code", "kind", "rows", "error_rate", "error_rate (Rampart)"]]

@@ -127,6 +127,8 @@ def test_without_a_training_of_yours_the_published_adapter_answers(
     record(run, "tuned-old", {"weighted_f1": 0.75}, 64, checkpoint="zero")
     folder = tmp_path / "clone" / "notebooks" / "models" / "tiny"
     write_training_file(load_splits(run).train, run.folder / "train.jsonl", PII)
+    folder.mkdir(parents=True)
+    (folder / "guard.json").write_text('{"format": 1}')  # of another version: made anew
     publish_adapter(run, folder, rank=64, updates=0)
     publish_adapter(run, folder, rank=64, updates=0)
     card = (folder / "README.md").read_text()
