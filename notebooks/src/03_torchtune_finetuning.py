@@ -19,9 +19,9 @@
 # - which eight decisions make this run, and how to start it by hand;
 # - how to read a loss curve that first learns the form of an answer and then its content.
 #
-# **What you need**: the `laptop` profile, notebook 02 run before and 8 GB of memory; 15 minutes of reading, 20
-# minutes of machine time on two CPU cores that multiply bf16 in hardware (three times as long on others). A finished
-# training is reused. No time? Skip to 04: the guard that comes with the series serves it.
+# **What you need**: the `laptop` profile, notebook 02 run before and 8 GB of memory; 15 minutes of reading, 16 to 33
+# minutes of machine time on two CPU cores that multiply bf16 in hardware (longer on others). A finished training is
+# reused. No time? Skip to 04: the guard that comes with the series serves it.
 #
 # **Agenda**
 #
