@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export GUARD_UTILS_CACHE ?= $(HOME)/.cache/guard_utils
 
-.PHONY: verdict tutorial test notebooks check clean
+.PHONY: verdict tutorial test notebooks book book-check check clean
 
 # What the guard says of a text, as typed: make would expand the `$5` of a `$500`.
 TEXT ?= Could you ask Carmen whether 109.4.61.213 is still ours?
@@ -33,6 +33,15 @@ test: $(VENV)/.tested
 notebooks: $(VENV)/.installed
 	$(RUN) -m tools.notebooks run --profile laptop --keep
 
+# The committed notebooks and the pages beside them as a site: open artifacts/book/index.html.
+book: $(VENV)/.book
+	rm -rf artifacts/book
+	$(RUN) -m sphinx -q -W --keep-going -c tools/book -d artifacts/book-cache . artifacts/book
+
+# Its links, and each page in Chromium: the machine's own or that of `.venv/bin/playwright install chromium`.
+book-check: book
+	$(RUN) -m tools.book.check artifacts/book
+
 # What this machine can run.
 check: $(VENV)/.installed
 	$(RUN) -m guard_utils check
@@ -45,6 +54,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.tested: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+$(VENV)/.book: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --editable ".[book]"
 	touch $@
 
 clean:

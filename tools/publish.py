@@ -27,54 +27,12 @@ import pandas as pd
 from guard_utils.files import write_text
 from guard_utils.profiles import Run, repository, resolve
 from guard_utils.records import Interval, Record, hashes, load_records
+from tools.notebooks import ADDRESS, sources
 
 HEAD = """\
 # What a run of the {profile} profile is expected to measure; `python -m tools.publish` writes this file.
 # Values, intervals and n are those of the first run, which the committed notebooks show. A tolerance is two standard
 # deviations over the runs where there are three or more, else half the interval, and at least {floor}.
-"""
-CARD = """\
----
-license: apache-2.0
-library_name: peft
----
-# Adapter of the {profile} guard
-
-`python -m tools.publish adapter` writes this file.
-
-Given a text, it answers `safe`, or `unsafe` and the code of **every** privacy category that the text violates.
-`guard_utils.scoring.load_guard` loads it, and so does `peft`; the prompt is that of `guard_utils.prompt`.
-
-- **Base model**: {facts[base]}; Apache-2.0.
-- **Kind**: rank {facts[rank]} in every linear layer, 8 bits: the change of a fully trained model, trained on for
-  {facts[updates]} updates.
-- **Training**: fingerprint `{facts[training]}`.
-- **Weights**: SHA-256 `{facts[sha256]}`.
-
-## Rules
-
-{rules}
-
-## Data
-
-{examples} texts that were made for this series (`notebooks/data/DATA_CARD.md`); languages: {languages}.
-SHA-256 of the data: `{data}`.
-
-## Scores
-
-Rows `adapter-…` are of this adapter, all others of the fully trained model. Intervals are 95 % bootstrap
-intervals, clustered by template where texts have one; `development`: 600 rows of ai4privacy/pii-masking-200k.
-
-{scores}
-
-## Limits
-
-It was trained on made-up texts, and knows these categories, these rules and these languages only. It is for teaching:
-measure it on texts of your own before it guards anything, and do not let it decide alone.
-
-## Licence
-
-Apache-2.0, as the base model, the code and the data.
 """
 FLOOR = 0.02
 SHOWN = {
@@ -83,23 +41,6 @@ SHOWN = {
     "test": "own test set",
 }
 """Results in the README's table."""
-
-
-def headline_table(folder: Path | str) -> pd.DataFrame:
-    """Tabulates every recorded number of a run's folder.
-
-    Returns:
-        One row a number, sorted by result: `result, metric, score` (text), `n, model`.
-
-    Raises:
-        FileNotFoundError: There is no record yet.
-        ValueError: A file is no record.
-    """
-    rows = []
-    for item in load_records(folder):
-        for metric, score in item.values.items():
-            rows.append({"result": item.name, "metric": metric, "score": str(score), "n": item.n, "model": item.model})
-    return pd.DataFrame(rows)
 
 
 def _timings(folder: Path | str) -> dict[str, float]:
@@ -115,16 +56,16 @@ def report(folder: Path) -> str:
         FileNotFoundError: There is no record yet.
         ValueError: A file is no record.
     """
-    figures, timings = folder / "figures", _timings(folder)
-    lines = [
-        headline_table(folder).to_string(index=False, justify="left"),
-        f"\n{len(list(figures.glob('*.png')))} figures in {os.path.relpath(figures)}\n",
-        *(
-            f"{name:<32}{seconds / 60:6.1f} min"
-            for name, seconds in (timings | {"total": sum(timings.values())}).items()
-        ),
+    rows = [
+        {"result": item.name, "metric": metric, "score": str(score), "n": item.n, "model": item.model}
+        for item in load_records(folder)
+        for metric, score in item.values.items()
     ]
-    return "\n".join(lines)
+    table, figures, timings = pd.DataFrame(rows), folder / "figures", _timings(folder)
+    lines = [f"\n{len(list(figures.glob('*.png')))} figures in {os.path.relpath(figures)}\n"]
+    for name, seconds in (timings | {"total": sum(timings.values())}).items():
+        lines.append(f"{name:<32}{seconds / 60:6.1f} min")
+    return "\n".join([table.to_string(index=False, justify="left"), *lines])
 
 
 def expected_text(profile: str, runs: Sequence[Path | str]) -> str:
@@ -188,15 +129,22 @@ def fill_readme(text: str, profile: str) -> str:
     text = re.sub(r"!\[[^]]*\](?=\(notebooks/figures/scores\.png\))", lambda _: f"![{alt}]", text)
     for name, minutes in facts["run"]["minutes"].items():
         text = re.sub(rf"(\(notebooks/{name}\.ipynb\) \|[^|\n]*\| )[\d.]+", rf"\g<1>{minutes}", text)
-    blocks = {"results": _block(facts, profile), "speed": _speed(repository() / "tools" / "benchmarks" / "results")}
-    for name, block in blocks.items():
-        text = _between(text, name, block)
+    speed = _speed(repository() / "tools" / "benchmarks" / "results")
+    for name, block in {"badges": _badges(ADDRESS), "results": _block(facts, profile), "speed": speed}.items():
+        marks = rf"(?s)(<!-- {name}:start -->\n).*?(?=<!-- {name}:end -->)"
+        text = re.sub(marks, rf"\g<1>{block}", text)
     return text
 
 
-def _between(text: str, name: str, block: str) -> str:
-    marks = rf"(?s)(<!-- {name}:start -->\n).*?(?=<!-- {name}:end -->)"
-    return re.sub(marks, lambda mark: mark[1] + block, text)
+def _badges(address: str) -> str:
+    """Launch links; none before the series is published."""
+    colab, place = "https://colab.research.google.com", address.removeprefix("https://github.com/")
+    first = f"{colab}/github/{place}/blob/HEAD/notebooks/{sources()[0].stem}.ipynb"
+    links = {
+        f"Open in Colab]({colab}/assets/colab-badge.svg": first,
+        "Launch Binder](https://mybinder.org/badge_logo.svg": f"https://mybinder.org/v2/gh/{place}/HEAD?labpath=notebooks",
+    }
+    return "" if "{" in address else "".join(f"[![{badge})]({link})\n" for badge, link in links.items())
 
 
 def _speed(folder: Path) -> str:
@@ -264,10 +212,7 @@ def publish_adapter(run: Run, folder: Path, *, rank: int = 38, updates: int = 12
         made = {}
     if (made.get("training"), made.get("rank"), made.get("updates")) != (training, rank, updates):
         make_adapter(run, folder, rank=rank, updates=updates)
-    try:
-        records = load_records(run.folder)
-    except FileNotFoundError:
-        records = []
+    records = load_records(run.folder) if any(run.folder.glob("records/*.json")) else []
     measured = [item for item in records if item.extra.get("checkpoint") == training]
     write_text(folder / "README.md", model_card(run, adapter_facts(folder), measured))
 
@@ -285,7 +230,8 @@ def model_card(run: Run, facts: Mapping[str, Any], measured: Sequence[Record]) -
         if "weighted_f1" in item.values
     ]
     head = ["| scored on | texts | weighted F1 | exact match |", "|---|---|---|---|"]
-    return CARD.format(
+    card = (repository() / "tools" / "card.md").read_text(encoding="utf-8")
+    return card.format(
         profile=run.profile.name,
         facts=facts,
         rules="\n".join(f"- **{code} {category.name}**: {category.description}" for code, category in categories),
@@ -299,23 +245,18 @@ def model_card(run: Run, facts: Mapping[str, Any], measured: Sequence[Record]) -
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see the top of this file. Exit status 1 where there is nothing to report."""
     parser = argparse.ArgumentParser(prog="python -m tools.publish", description="Numbers and promises of a run.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, told in (
-        ("report", "print what a run measured"),
-        ("readme", "write README.md from expected/"),
-        ("adapter", "write the guard that comes with the series from a finished training"),
-    ):
-        commands.add_parser(name, help=told).add_argument("profile", help="such as laptop")
-    promise = commands.add_parser("expected", help="write expected/ from runs")
-    promise.add_argument("profile", help="such as laptop")
-    promise.add_argument("runs", nargs="+", metavar="RUN", help="artifacts folder; the published run first")
+    parser.add_argument("command", choices=["report", "expected", "readme", "adapter"])
+    parser.add_argument("profile", help="such as laptop")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="artifacts folder; the published run first")
     options = parser.parse_args(arguments)
     profile, root = options.profile, repository()
+    artifacts = Path(os.environ.get("GUARD_ARTIFACTS") or root / "artifacts") / profile
     try:
         if options.command == "report":
-            print(report(Path(os.environ.get("GUARD_ARTIFACTS") or root / "artifacts") / profile))
+            print(report(artifacts))
         elif options.command == "expected":
-            write_text(root / "notebooks" / "expected" / f"{profile}.toml", expected_text(profile, options.runs))
+            text = expected_text(profile, options.runs or [artifacts])
+            write_text(root / "notebooks" / "expected" / f"{profile}.toml", text)
         elif options.command == "adapter":
             run = resolve(profile)
             if not run.profile.adapter:
