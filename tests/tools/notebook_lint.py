@@ -133,7 +133,7 @@ def missing(text: str, place: Path, heads: set[str]) -> list[str]:
 
 
 def _exists(token: str) -> bool:
-    if command := re.search(r"python -m ([\w.]+)(.*)", token):
+    if command := re.search(r"python -m (?!pip )([\w.]+)(.*)", token):
         place = ROOT / command[1].replace(".", "/")
         files = [file for file in (place / "__main__.py", place.with_suffix(".py")) if file.exists()]
         named = [*re.findall(r"--[\w-]+", command[2]), *re.findall(r"--profile ([\w-]+)", command[2])]
@@ -149,7 +149,7 @@ def _exists(token: str) -> bool:
         except (ImportError, AttributeError):
             return False
     is_file = re.fullmatch(r"[\w./-]+", token) and ("/" in token or token.endswith(FILE_ENDINGS))
-    if is_file and not token.startswith(".venv"):
+    if is_file and not token.startswith((".venv", "artifacts")):
         return (ROOT / token).exists() or (ROOT / "notebooks" / token).exists() or _made(token)
     return True
 

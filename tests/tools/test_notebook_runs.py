@@ -16,16 +16,15 @@ every_source = pytest.mark.parametrize("source", lint.SOURCES, ids=lambda source
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the whole series."""
     folder = tmp_path_factory.mktemp("solved")
-    process = run_series(folder)
-    out, _ = process.communicate()
-    assert process.returncode == 0, out[-6000:]
+    done = run_series(folder)
+    assert done.returncode == 0, done.stdout[-6000:]
     return folder / "smoke"
 
 
-def run_series(folder: Path) -> subprocess.Popen[str]:
+def run_series(folder: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"GUARD_ARTIFACTS": str(folder), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tools.notebooks", "run", "--profile", "smoke", "--solved"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 @every_source
@@ -42,5 +41,5 @@ def test_the_run_leaves_records_and_figures_with_words(smoke: Path) -> None:
 
 
 def test_a_second_run_finds_nothing_to_do(smoke: Path) -> None:
-    out, _ = run_series(smoke.parent).communicate()
+    out = run_series(smoke.parent).stdout
     assert out.count("reused") == len(lint.SOURCES), out

@@ -1,5 +1,7 @@
-"""README, workshop plans and report: numbers come from records, and everything that is named is there."""
+"""README, other pages and report: numbers come from records, and everything that is named is there."""
 
+import json
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -8,53 +10,77 @@ from typing import Any
 import notebook_lint as lint
 import pytest
 
+from guard_utils import __version__
 from guard_utils.profiles import repository, resolve
 from guard_utils.records import Interval, record
 from tools import publish
-from tools.notebooks import ADDRESS
 
-README, WORKSHOP = repository() / "README.md", repository() / "notebooks" / "WORKSHOP.md"
+ROOT = repository()
+README, WORKSHOP = ROOT / "README.md", ROOT / "notebooks" / "WORKSHOP.md"
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("notebooks/*.md"), *ROOT.glob("notebooks/models/*/*.md")]
 TEXT = README.read_text(encoding="utf-8")
-BLOCKS = r"(?s)<!-- (results|speed):start -->.*?<!-- \1:end -->|!\[[^]]*\]|(?<=\| )[\d.]+(?= \|)|Apache-2\.0"
 
 
 def test_results_are_those_of_the_expected_file() -> None:
     assert publish.fill_readme(TEXT, "laptop") == TEXT, "run python -m tools.publish readme laptop"
 
 
-@pytest.mark.parametrize(
-    "before",
-    [r"\| own test set \| ", "minutes on 2 CPU", "apart by at most ", r"05_error\w+\.ipynb\) \|[^|]+\| "],
-)
-def test_a_number_edited_by_hand_is_found(before: str) -> None:
-    edited, count = re.subn(f"({before})", r"\g<1>9", TEXT)
-    assert count and publish.fill_readme(edited, "laptop") == TEXT
+def test_one_version_stands_everywhere() -> None:
+    for name, line in (
+        ("pyproject.toml", 'version = "{}"'),
+        ("CITATION.cff", "version: {}"),
+        ("CHANGELOG.md", "## {} "),
+    ):
+        assert line.format(__version__) in (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("file", [README, WORKSHOP], ids=lambda file: file.name)
-def test_everything_named_is_there_and_no_score_is_typed(file: Path) -> None:
-    text = lint.without_fences(file.read_text(encoding="utf-8"))
-    assert lint.missing(text, file.parent, set()) == []
-    assert lint.scores_in(re.sub(BLOCKS, "", text)) == []
+def test_a_number_edited_by_hand_is_found() -> None:
+    for before in (r"\| own test set \| ", "minutes on 2 CPU", "apart by at most ", r"05_error\w+\.ipynb\) \|[^|]+\| "):
+        edited, count = re.subn(f"({before})", r"\g<1>9", TEXT)
+        assert count and publish.fill_readme(edited, "laptop") == TEXT
 
 
-def test_commands_in_the_readme_are_there() -> None:
-    commands = re.findall(r"^\$ (.+?)(?: *#.*)?$", TEXT, re.M)
-    assert len(commands) >= 3
-    assert lint.missing(" ".join(f"`{command}`" for command in commands), repository(), set()) == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_everything_named_is_there_and_every_number_has_a_record(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    commands = "".join(f" `{command}`" for command in re.findall(r"^\$ (.+?)(?: *#.*)?$", text, re.M))
+    assert lint.missing(lint.without_fences(text) + commands, page.parent, set()) == []
+    assert unrecorded(text) == []
+    assert len(unrecorded(re.sub(r" \[0\.", " [9.", text) + "F1 of 0.8941 and 99.9 %")) == 2 + text.count(" [0.")
 
 
-def test_badges_and_setup_name_one_address() -> None:
-    owner = ADDRESS.removeprefix("https://github.com/")
-    badges = re.findall(r"\]\((https://(?:colab\.research\.google\.com/github|mybinder\.org/v2/gh)/[^)]+)\)", TEXT)
-    assert len(badges) == 2 and all(f"/{owner}/" in badge for badge in badges)
+def test_launch_links_are_there_once_there_is_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "ADDRESS", "https://github.com/ann/guard")
+    links = re.findall(r"\]\((https://(?:colab|mybinder)[^)]+/ann/guard/[^)]+)\)", publish.fill_readme(TEXT, "laptop"))
+    assert len(links) == 2 and Path(links[0]).name == f"{lint.SOURCES[0].stem}.ipynb"
+
+
+def numbers(record: Any) -> list[Interval]:
+    """Every number of a record, with its interval where it has one."""
+    if not isinstance(record, dict):
+        return [Interval(record)] if isinstance(record, float) else []
+    if "value" in record:
+        return [Interval(*(record.get(key, math.nan) for key in ("value", "low", "high")))]
+    return [number for item in record.values() for number in numbers(item)]
+
+
+LOAD = {".toml": tomllib.loads, ".json": json.loads}
+FILES = [*ROOT.glob("notebooks/expected/*.toml"), *ROOT.glob("tools/benchmarks/results/*.json")]
+FOUND = {number for file in FILES for number in numbers(LOAD[file.suffix](file.read_text(encoding="utf-8")))}
+RECORDED = {form for n in FOUND for form in (str(n), f"{n.value * 100:.1f}", *(f"{n.value:.{d}f}" for d in (1, 2, 3)))}
+
+
+def unrecorded(text: str) -> list[str]:
+    whole, plain = r"-?\d\.\d{3} \[[^]]+\]", re.sub(r"(?i)apache-2\.0|95 %\s|\+", "", lint.without_fences(text))
+    shown = [*re.findall(whole, plain), *lint.scores_in(re.sub(whole, "", plain))]
+    return [number for number in shown if number not in RECORDED]
 
 
 def test_workshop_plans_fill_their_time_with_parts_that_are_there() -> None:
     plans = re.split(r"^## ", WORKSHOP.read_text(encoding="utf-8"), flags=re.M)[1:3]
     minutes = [sum(map(int, re.findall(r"^\| (\d+) \|", plan, re.M))) for plan in plans]
     assert minutes == [120, 240]
-    sources = "".join(path.read_text(encoding="utf-8") for path in repository().glob("notebooks/src/*.py"))
+    sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("notebooks/src/*.py"))
     parts = re.findall(r"\*([A-Z][^*]+)\*", "".join(plans))
     assert [part for part in parts if f"# ## {part}\n" not in sources] == []
 
