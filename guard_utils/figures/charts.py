@@ -185,7 +185,7 @@ def _confusion(counts: pd.DataFrame, title: str, predicted: str, truth: str) -> 
 
 @style()
 def plot_confusion(matrix: pd.DataFrame, *, title: str) -> Figure:
-    """Draws what `metrics.confusion_matrix_with_M` returns; the padding labels `_M`, which nobody gave, are red."""
+    """Draws the `confusion` of `metrics.rescore`; the padding labels `_M`, which nobody gave, are red."""
     figure, ax = _confusion(matrix, title, "predicted, padded", "truth, padded")
     for tick in (*ax.get_xticklabels(), *ax.get_yticklabels()):
         if tick.get_text().endswith("_M"):

@@ -10,9 +10,9 @@ __getattr__, __all__ = room(
     __name__,
     {
         "scores": "interval_table multilabel_confusion per_category summary",
-        "intervals": "bootstrap compare_systems ladder mcnemar paired_bootstrap",
-        "reference": "align answer_of confusion_matrix_with_M parse_answer reference_ceilings rescore weighted_f1",
-        "thresholds": "Thresholds decide precision_recall tune",
+        "intervals": "bootstrap compare_systems ladder",
+        "reference": "align answer_of reference_ceilings rescore",
+        "thresholds": "Thresholds decide tune",
         "errors": "KINDS by_source_label disagreements error_table suspicious_labels",
     },
 )

@@ -1,4 +1,4 @@
-"""How sure a score is: bootstrap intervals, paired comparison of systems, McNemar's test.
+"""How sure a score is: bootstrap intervals, and paired comparison of systems with McNemar's test.
 
 Prompts of one template are right or wrong together, so whole clusters are drawn with replacement (Field and Welsh 2007,
 https://doi.org/10.1111/j.1467-9868.2007.00593.x); a draw is a vector of how often each row counts.
@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binomtest
 
-from guard_utils.data.predictions import check_predictions, check_same_rows, gold_matrix, predicted_matrix
+from guard_utils.data.predictions import check_predictions, check_same_rows
 from guard_utils.metrics.reference import pair_counts
 from guard_utils.metrics.scores import Array, Score, f1_of_counts, table_outcomes, weighted_scores
 from guard_utils.policy import Taxonomy
@@ -70,55 +69,40 @@ def bootstrap(df: pd.DataFrame, policy: Taxonomy, **draws: Any) -> pd.DataFrame:
     return percentiles(resample(weighted_scores(df, policy), df, **draws)).rename_axis("metric").reset_index()
 
 
-def paired_bootstrap(a: pd.DataFrame, b: pd.DataFrame, policy: Taxonomy, **draws: Any) -> pd.DataFrame:
-    """95 % intervals of the difference a - b of two systems on the same rows: `metric, a, b, difference, low, high`.
+def _weighted_f1(counted: Mapping[str, tuple[Array, Array, Array]]) -> Score:
+    """Weighted F1 by name, all on the same draws, of hits, extras and misses, bool [rows, labels] each."""
 
-    Both are scored on the same draws. What makes a draw hard makes it hard for both, so the difference is surer than
-    the two intervals suggest. `low > 0` says that `a` has the greater score.
-    """
-    aligned = check_same_rows(a, b, policy)
-    first, second = (resample(weighted_scores(df, policy), a, **draws) for df in (a, aligned))
-    table = pd.DataFrame({"a": first.loc[0], "b": second.loc[0]}).join(percentiles(first - second))
-    return table.rename(columns={"value": "difference"}).rename_axis("metric").reset_index()
+    def score(weights: Array) -> dict[str, Array]:
+        return {name: f1_of_counts(*(weights @ cells for cells in counts)) for name, counts in counted.items()}
 
-
-def mcnemar(a: pd.DataFrame, b: pd.DataFrame, policy: Taxonomy) -> tuple[int, int, float]:
-    """Exact McNemar test on the same rows: how many only `a` answers exactly, how many only `b`, and p.
-
-    Under the null each of the two is as likely to be the one that is right. Rows count as independent: with few
-    templates trust `paired_bootstrap` more.
-    """
-    rows = (a, check_same_rows(a, b, policy))
-    first, second = ((gold_matrix(df, policy) == predicted_matrix(df, policy)).all(axis=1) for df in rows)
-    a_only, b_only = int((first & ~second).sum()), int((second & ~first).sum())
-    return a_only, b_only, float(binomtest(a_only, a_only + b_only).pvalue) if a_only + b_only else 1.0
-
-
-def holm(p_values: npt.ArrayLike) -> Array:
-    """Adjusts p-values for their number, step down (Holm 1979): the family-wise error stays at the level."""
-    p = np.asarray(p_values, dtype=float)
-    order = np.argsort(p, kind="stable")
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    return np.minimum(adjusted, 1.0)[np.argsort(order)]
+    return score
 
 
 def compare_systems(
     ours: pd.DataFrame, others: Mapping[str, pd.DataFrame], policy: Taxonomy, **draws: Any
 ) -> pd.DataFrame:
-    """Compares the weighted F1 of one system with that of others, by name, on the same rows.
+    """Compares the weighted F1 of one system with that of others, by name, on the same rows and draws.
+
+    What makes a draw hard makes it hard for both, so the difference is surer than the two intervals suggest.
 
     Returns:
         Index system; `ours, theirs, difference, low, high` (`low > 0`: ours is better), `ours_only` and `theirs_only`
-        (rows that only one of the two answers exactly), and `p_holm`, McNemar's p for these, adjusted for the number of
-        systems.
+        (rows that only one of the two answers exactly), and `p_holm`: the exact p of McNemar's test, that each of the
+        two is as likely to be the one that is right, adjusted for the number of systems (Holm 1979, step down). It
+        takes rows as independent: with few templates trust the interval more.
     """
-    rows = {}
-    for name, theirs in others.items():
-        paired = paired_bootstrap(ours, theirs, policy, **draws).set_index("metric").loc["weighted_f1"]
-        ours_only, theirs_only, p = mcnemar(ours, theirs, policy)
-        rows[name] = {**paired, "ours_only": ours_only, "theirs_only": theirs_only, "p_holm": p}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("system")
-    return table.rename(columns={"a": "ours", "b": "theirs"}).assign(p_holm=holm(table["p_holm"]))
+    theirs = {name: table_outcomes(check_same_rows(ours, table, policy), policy) for name, table in others.items()}
+    own = table_outcomes(ours, policy)
+    scores, own_scores = (resample(_weighted_f1(counted), ours, **draws) for counted in (theirs, {"ours": own}))
+    difference = percentiles(scores.rsub(own_scores["ours"], axis=0)).rename(columns={"value": "difference"})
+    table = pd.DataFrame({"ours": own_scores.loc[0, "ours"], "theirs": scores.loc[0]}).join(difference)
+    right, *others_right = (~(extra | missed).any(axis=1) for _, extra, missed in (own, *theirs.values()))
+    table["ours_only"] = [int((right & ~other).sum()) for other in others_right]
+    table["theirs_only"] = [int((other & ~right).sum()) for other in others_right]
+    only = zip(table["ours_only"], table["theirs_only"], strict=True)
+    p = pd.Series([binomtest(a, max(1, a + b)).pvalue for a, b in only], table.index).sort_values(kind="stable")
+    table["p_holm"] = (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1)
+    return table.rename_axis("system")
 
 
 def ladder(
@@ -145,10 +129,6 @@ def ladder(
         "exact labels, its counting": pair_counts(df, policy),
         "exact labels, sets": table_outcomes(df, policy),
     }
-
-    def score(weights: Array) -> dict[str, Array]:
-        return {name: f1_of_counts(*(weights @ cells for cells in counts)) for name, counts in steps.items()}
-
-    scores = resample(score, df, **draws)
+    scores = resample(_weighted_f1(steps), df, **draws)
     change = percentiles(scores.diff(axis=1)).set_axis(["change", "change_low", "change_high"], axis=1)
     return percentiles(scores).join(change).rename_axis("step").reset_index()

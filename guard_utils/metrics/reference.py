@@ -6,33 +6,21 @@ right ones behind it into error. Does not: read labels, but for `reference_ceili
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import confusion_matrix, f1_score
+from sklearn.metrics import f1_score
 
 from guard_utils.data.labels import PII_200K, reference_codes_evaluation, reference_codes_training
 from guard_utils.data.reference_rows import reference_labels
 from guard_utils.metrics.scores import Array
 from guard_utils.policy import Taxonomy, Verdict
 
-Answers = Iterable[Sequence[str]]
-
-
-def parse_answer(answer: str) -> list[str]:
-    """Reads an answer the reference's way.
-
-    One line stands for itself, whatever it says (`["safe"]`, but also `["no idea"]`). Of more lines the second is split
-    on commas, without stripping, and sorted as text; the others are ignored.
-    """
-    lines = answer.strip().split("\n")
-    return [lines[0]] if len(lines) == 1 else sorted(lines[1].split(","))
-
 
 def answer_of(codes: Iterable[str]) -> list[str]:
     """Returns the reference's list for a set of codes: `["safe"]` for the empty set, else the codes sorted as text."""
-    return parse_answer(Verdict.of(codes).text)
+    return sorted(Verdict.of(codes).codes) or ["safe"]
 
 
 def align(predicted: Sequence[str], truth: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -42,55 +30,38 @@ def align(predicted: Sequence[str], truth: Sequence[str]) -> tuple[list[str], li
     its own code; then it is cut to the longer length. So truth `[S4]` and prediction `[S1, S5]` give `(S1, S1_M),
     (S5, S5_M)`, and the missed S4 is gone. Lists of equal length stay as they are.
     """
-    if len(predicted) < len(truth):
-        return _pad(predicted, truth), list(truth)
-    if len(truth) < len(predicted):
-        return list(predicted), _pad(truth, predicted)
-    return list(predicted), list(truth)
+    return _pad(predicted, truth), _pad(truth, predicted)
 
 
-def _pad(shorter: Sequence[str], longer: Sequence[str]) -> list[str]:
-    padded = list(shorter)
-    for i, code in enumerate(longer):
+def _pad(own: Sequence[str], other: Sequence[str]) -> list[str]:
+    padded = list(own)
+    for i, code in enumerate(other if len(own) < len(other) else ()):
         if i >= len(padded) or padded[i] != code:
             padded.insert(i, f"{code}_M")
-    return padded[: len(longer)]
+    return padded[: max(len(own), len(other))]
 
 
-def _flatten(predicted: Answers, truth: Answers) -> tuple[list[str], list[str]]:
-    """Predicted and true labels of all aligned pairs."""
-    pairs = [pair for answers in zip(predicted, truth, strict=True) for pair in zip(*align(*answers), strict=True)]
-    if not pairs:
-        raise ValueError("nothing to score; pass at least one prediction and its truth")
-    return [left for left, _ in pairs], [right for _, right in pairs]
+class ReferenceScore(NamedTuple):
+    """What the reference would report of a table.
 
-
-def weighted_f1(predicted: Answers, truth: Answers) -> float:
-    """F1 of every label that occurs (`safe` and `_M` labels too), weighted by its share of the truth."""
-    left, right = _flatten(predicted, truth)
-    return float(f1_score(right, left, average="weighted", zero_division=0))
-
-
-def confusion_matrix_with_M(predicted: Answers, truth: Answers) -> pd.DataFrame:
-    """Counts the flattened pairs: index `truth`, columns `predicted`, labels sorted as text."""
-    left, right = _flatten(predicted, truth)
-    labels = sorted({*left, *right})
-    cells = confusion_matrix(right, left, labels=labels)
-    return pd.DataFrame(cells, index=pd.Index(labels, name="truth"), columns=pd.Index(labels, name="predicted"))
-
-
-@dataclass(frozen=True)
-class ReferenceScore:
-    """What the reference would report of a table: its F1 (0 to 1), and its confusion matrix with `_M` labels."""
+    Attributes:
+        weighted_f1: Of every label that occurs (`safe` and `_M` labels too), weighted by its share of the truth.
+        confusion: Counts of the aligned pairs: index `truth`, columns `predicted`, labels sorted as text.
+    """
 
     weighted_f1: float
     confusion: pd.DataFrame
 
 
 def rescore(df: pd.DataFrame) -> ReferenceScore:
-    """Scores the columns `predicted` and `gold` (lists of codes) of a table the reference's way."""
-    predicted, gold = ([answer_of(codes) for codes in df[column]] for column in ("predicted", "gold"))
-    return ReferenceScore(weighted_f1(predicted, gold), confusion_matrix_with_M(predicted, gold))
+    """Scores the columns `predicted` and `gold` (lists of codes) of at least one row the reference's way."""
+    answers = (map(answer_of, df[column]) for column in ("predicted", "gold"))
+    pairs = [pair for said, gold in zip(*answers, strict=True) for pair in zip(*align(said, gold), strict=True)]
+    predicted, truth = zip(*pairs, strict=True)
+    counts = pd.crosstab(pd.Series(truth, name="truth"), pd.Series(predicted, name="predicted"))
+    labels = sorted({*predicted, *truth})
+    square = counts.reindex(index=labels, columns=labels, fill_value=0)
+    return ReferenceScore(float(f1_score(truth, predicted, average="weighted", zero_division=0)), square)
 
 
 def pair_counts(df: pd.DataFrame, policy: Taxonomy) -> tuple[Array, Array, Array]:
@@ -111,15 +82,13 @@ def reference_ceilings() -> pd.DataFrame:
     """Scores the best that can be reached on the reference's own rows, by its labels and its metric.
 
     Returns:
-        Index set ("single", "multi"): `perfect_guard`, weighted F1 of the exact codes as predictions;
-        `perfect_learner`, that of the codes by the reference's training rules; `equal_labels`, share of rows whose
-        codes by its evaluation rules are the exact ones.
+        Index set ("single", "multi"): weighted F1 of a `perfect_guard`, which predicts the exact codes, and of a
+        `perfect_learner`, which predicts those by the reference's training rules.
     """
     rows = {}
-    for kind, table in reference_labels().groupby("set", sort=False):
-        rules = (reference_codes_evaluation, PII_200K.codes, reference_codes_training)
-        truth, exact, learnt = ([answer_of(rule(labels)) for labels in table["labels"]] for rule in rules)
-        equal = sum(a == b for a, b in zip(truth, exact, strict=True)) / len(truth)
-        f1 = {"perfect_guard": weighted_f1(exact, truth), "perfect_learner": weighted_f1(learnt, truth)}
-        rows[kind] = f1 | {"equal_labels": equal}
+    for kind, labels in reference_labels().groupby("set", sort=False)["labels"]:
+        table = pd.DataFrame({"gold": labels.map(reference_codes_evaluation)})
+        answers = {"perfect_guard": PII_200K.codes, "perfect_learner": reference_codes_training}
+        scores = {name: rescore(table.assign(predicted=labels.map(rule))) for name, rule in answers.items()}
+        rows[kind] = {name: score.weighted_f1 for name, score in scores.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("set")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from guard_utils.data.predictions import BoolMatrix, check_predictions, gold_matrix, predicted_matrix, score_matrix
+from guard_utils.data.predictions import check_predictions, gold_matrix, predicted_matrix, score_matrix
 from guard_utils.policy import Taxonomy
 from guard_utils.records import intervals_of
 
@@ -75,27 +75,19 @@ def overall_scores(rows: npt.ArrayLike, tp: Array, fp: Array, fn: Array) -> dict
 
 
 def per_category(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
-    """Scores each category: `code, name, support, tp, fp, fn, precision, recall, f1, ap, auroc, note`, a row each.
+    """Scores each category: `code, name, support, tp, fp, fn, precision, recall, f1, ap, auroc`, a row each.
 
-    `ap` is the average precision and `auroc` the area under the ROC curve of P(code); `note` says why a score is NaN.
+    `ap` is the average precision and `auroc` the area under the ROC curve of P(code). NaN: nothing was to be measured,
+    that is, no positive, for precision none predicted, for `auroc` no negative.
     """
     hits, extra, missed = table_outcomes(df, policy)
     tp, fp, fn = (cells.sum(axis=0) for cells in (hits, extra, missed))
-    columns = list(zip((hits | missed).T, (hits | extra).T, score_matrix(df, policy).T, strict=True))
+    columns = list(zip((hits | missed).T, score_matrix(df, policy).T, strict=True))
     table = pd.DataFrame({"code": policy.codes, "name": list(policy.names.values()), "support": tp + fn})
     table = table.assign(tp=tp, fp=fp, fn=fn, **category_scores(tp, fp, fn))
-    table["ap"] = [average_precision_score(y, p) if y.any() else np.nan for y, _, p in columns]
-    table["auroc"] = [roc_auc_score(y, p) if 0 < y.sum() < len(y) else np.nan for y, _, p in columns]
-    return table.assign(note=[_note(y, guess) for y, guess, _ in columns])
-
-
-def _note(y: BoolMatrix, guess: BoolMatrix) -> str:
-    """Why scores of a category are NaN; empty where all could be measured."""
-    if not y.any():
-        return f"no positive among {len(y)} rows: nothing to find, so only fp is known"
-    never = "" if guess.any() else "never predicted: precision unknown"
-    always = "no negative: auroc unknown" if y.all() else ""
-    return "; ".join(filter(None, (never, always)))
+    table["ap"] = [average_precision_score(y, p) if y.any() else np.nan for y, p in columns]
+    table["auroc"] = [roc_auc_score(y, p) if 0 < y.sum() < len(y) else np.nan for y, p in columns]
+    return table
 
 
 def summary(df: pd.DataFrame, policy: Taxonomy) -> dict[str, float]:

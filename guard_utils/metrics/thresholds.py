@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
-from guard_utils.data.predictions import check_predictions, codes_of, gold_matrix, score_matrix
+from guard_utils.data.predictions import BoolMatrix, FloatArray, check_predictions, codes_of, gold_matrix, score_matrix
 from guard_utils.policy import Taxonomy
 
 Objective = Literal["f1", "recall", "fpr"]
@@ -20,15 +20,9 @@ Objective = Literal["f1", "recall", "fpr"]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """A threshold per code, in policy order, and what they were chosen for, e.g. `f1` or `recall >= 0.95`."""
+    """A threshold of P(code) per code, in policy order."""
 
     by_code: Mapping[str, float]
-    objective: str
-
-    def __post_init__(self) -> None:
-        for code, value in self.by_code.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"threshold of {code} is {value}; it must be a probability in [0, 1]")
 
 
 def decide(df: pd.DataFrame, policy: Taxonomy, thresholds: Thresholds) -> pd.DataFrame:
@@ -39,17 +33,6 @@ def decide(df: pd.DataFrame, policy: Taxonomy, thresholds: Thresholds) -> pd.Dat
         raise ValueError(f"thresholds are for {codes}, policy {policy.name!r} has {policy.codes}; tune them anew")
     reached = score_matrix(df, policy) >= np.array(list(thresholds.by_code.values()))
     return df.assign(predicted=codes_of(reached, policy))
-
-
-def precision_recall(df: pd.DataFrame, policy: Taxonomy, code: str) -> pd.DataFrame:
-    """Returns the curve of a category: `threshold` (rising), `precision, recall`; no row where it has no positive."""
-    check_predictions(df, policy)
-    place = policy.position(code)
-    y = gold_matrix(df, policy)[:, place]
-    if not y.any():
-        return pd.DataFrame(columns=["threshold", "precision", "recall"], dtype=float)
-    precision, recall, cuts = precision_recall_curve(y, score_matrix(df, policy)[:, place])
-    return pd.DataFrame({"threshold": cuts, "precision": precision[:-1], "recall": recall[:-1]})
 
 
 def tune(
@@ -69,20 +52,18 @@ def tune(
     bound = {"recall": 0.95, "fpr": 0.05}.get(objective, 1.0) if bound is None else bound
     if objective not in ("f1", "recall", "fpr") or not 0 < bound <= 1:
         raise ValueError(f"objective is {objective!r}, bound is {bound}; write 'f1', 'recall' or 'fpr', and 0 to 1")
+    check_predictions(df_validation, policy)
+    gold, score = gold_matrix(df_validation, policy), score_matrix(df_validation, policy)
     if objective == "fpr":
-        return Thresholds(dict.fromkeys(policy.codes, _cut_of_safe(df_validation, policy, bound)), f"fpr <= {bound}")
-    by_code = {}
-    for code in policy.codes:
-        curve = precision_recall(df_validation, policy, code)
-        by_code[code] = 0.5 if curve.empty else _best(curve, bound if objective == "recall" else None)
-    return Thresholds(by_code, f"recall >= {bound}" if objective == "recall" else objective)
+        return Thresholds(dict.fromkeys(policy.codes, _cut_of_safe(score[~gold.any(axis=1)].max(axis=1), bound)))
+    least_recall = bound if objective == "recall" else None
+    cuts = (_best(y, p, least_recall) for y, p in zip(gold.T, score.T, strict=True))
+    return Thresholds(dict(zip(policy.codes, cuts, strict=True)))
 
 
-def _cut_of_safe(df: pd.DataFrame, policy: Taxonomy, share: float) -> float:
-    """The lowest threshold that at most a share of the safe rows reaches with any code."""
-    check_predictions(df, policy)
-    safe = ~gold_matrix(df, policy).any(axis=1)
-    highest = np.sort(score_matrix(df, policy)[safe].max(axis=1, initial=0))[::-1]
+def _cut_of_safe(scores: FloatArray, share: float) -> float:
+    """The lowest threshold that at most a share of the safe rows reaches, given the greatest P(code) of each."""
+    highest = np.sort(scores)[::-1]
     shares = np.arange(len(highest) + 1) / max(1, len(highest))
     reach = int(np.searchsorted(shares, share, side="right")) - 1  # most rows that are no more than the share
     if reach == len(highest):
@@ -91,8 +72,12 @@ def _cut_of_safe(df: pd.DataFrame, policy: Taxonomy, share: float) -> float:
     return float(min(1.0, max(halfway, np.nextafter(highest[reach], 2))))
 
 
-def _best(curve: pd.DataFrame, least_recall: float | None) -> float:
-    cuts, precision, recall = curve.to_numpy().T
+def _best(y: BoolMatrix, p: FloatArray, least_recall: float | None) -> float:
+    """The threshold of one category with gold [rows] and P(code) [rows]: best F1, or precision at a least recall."""
+    if not y.any():
+        return 0.5
+    precision, recall, cuts = precision_recall_curve(y, p)
+    precision, recall = precision[:-1], recall[:-1]  # without the end of the curve, which no cut reaches
     if least_recall is None:
         value = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     else:

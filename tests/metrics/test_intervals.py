@@ -6,15 +6,7 @@ import pytest
 from scipy.stats import binom
 
 from guard_utils.data.labels import reference_codes_evaluation
-from guard_utils.metrics.intervals import (
-    bootstrap,
-    compare_systems,
-    holm,
-    ladder,
-    mcnemar,
-    paired_bootstrap,
-    percentiles,
-)
+from guard_utils.metrics.intervals import bootstrap, compare_systems, ladder, percentiles
 from guard_utils.metrics.reference import rescore
 from guard_utils.metrics.scores import per_category, summary
 from guard_utils.policy import PII, Category, Taxonomy
@@ -88,56 +80,42 @@ def test_coverage_on_simulated_clusters():
     assert (by_row < 0.90).all(), f"single rows pretend to more than they know: {by_row}"
 
 
-def test_paired_difference():
-    a, b = random_predictions(noise=1.0), random_predictions(noise=2.5)
-    table = paired_bootstrap(a, b.sample(frac=1, random_state=0), PII, resamples=200).set_index("metric")
-    better = table.loc["micro_f1"]
-    assert better["a"] == pytest.approx(summary(a, PII)["micro_f1"])
-    assert better["b"] == pytest.approx(summary(b, PII)["micro_f1"])
-    assert better["difference"] == pytest.approx(better["a"] - better["b"]) and better["low"] > 0
-    turned = paired_bootstrap(b, a, PII, resamples=200).set_index("metric").loc["micro_f1"]
-    assert [turned["low"], turned["high"]] == pytest.approx([-better["high"], -better["low"]])
-    same = paired_bootstrap(a, a, PII, resamples=20)
-    assert (same[["difference", "low", "high"]] == 0).all(axis=None), "the draws are shared"
+def test_the_difference_of_two_systems():
+    ours, theirs = random_predictions(noise=1.0), random_predictions(noise=2.5)
+    shuffled = {"theirs": theirs.sample(frac=1, random_state=0), "same": ours}
+    table = compare_systems(ours, shuffled, PII, resamples=200)
+    better = table.loc["theirs"]
+    expected = [summary(df, PII)["weighted_f1"] for df in (ours, theirs)]
+    assert better[["ours", "theirs"]].tolist() == expected
+    assert better["difference"] == expected[0] - expected[1] and better["low"] > 0 and better["p_holm"] < 0.001
+    turned = compare_systems(theirs, {"ours": ours}, PII, resamples=200).loc["ours"]
+    assert [turned["low"], turned["high"]] == [-better["high"], -better["low"]]
+    assert table.loc["same"].tolist() == [expected[0], expected[0], 0, 0, 0, 0, 0, 1], "the draws are shared"
 
 
-def test_mcnemar_by_hand():
-    # Both are right on row 8 and wrong on the last two.
-    gold, first, second = [["S1"]] * 12, [["S1"]] * 9 + [[]] * 3, [[]] * 8 + [["S1"]] * 2 + [[]] * 2
-    a_only, b_only, p = mcnemar(predictions(gold, first), predictions(gold, second), PII)
-    assert (a_only, b_only) == (8, 1)
-    assert p == pytest.approx(2 * binom.cdf(1, 9, 0.5)) == pytest.approx(20 / 512)
-    assert mcnemar(predictions(gold, first), predictions(gold, first), PII) == (0, 0, 1.0)
+def test_mcnemar_with_holm_by_hand():
+    def answers(*right):
+        df = predictions([["S1"]] * 12, [["S1"] * (row in right) for row in range(12)])
+        return df.assign(template_id=df["id"])
+
+    others = {"a": answers(*range(8), 9, 10), "b": answers(), "c": answers(*range(9))}
+    table = compare_systems(answers(*range(9)), others, PII, resamples=10)
+    assert table[["ours_only", "theirs_only"]].values.tolist() == [[1, 2], [9, 0], [0, 0]]
+    # p is 1, 1/256 and 1: the smallest times 3, then never below the one before and never above 1
+    assert table["p_holm"].tolist() == pytest.approx([1, 3 * 2 * binom.cdf(0, 9, 0.5), 1])
+    others = {"a": answers(*range(3)), "b": answers(*range(2)), "c": answers(*range(4))}
+    # 1/32 * 2, 1/64 * 3, 1/16 * 1
+    assert compare_systems(answers(*range(9)), others, PII, resamples=1)["p_holm"].tolist() == [2 / 32, 3 / 64, 2 / 32]
 
 
-def test_holm_by_hand():
-    # sorted: .01*3=.03, .02*2=.04, .03*1=.03 -> never below the one before
-    np.testing.assert_allclose(holm([0.03, 0.01, 0.02]), [0.04, 0.03, 0.04])
-    np.testing.assert_allclose(holm([0.5, 0.6]), [1, 1])
-
-
-def test_compare_systems_joins_the_paired_tests():
-    ours = random_predictions(noise=1.5)
-    others = {"good": random_predictions(noise=1.52), "bad": random_predictions(noise=3)}
-    table = compare_systems(ours, others, PII, resamples=200)
-    assert table.index.tolist() == ["good", "bad"]
-    paired = paired_bootstrap(ours, others["bad"], PII, resamples=200).set_index("metric").loc["weighted_f1"]
-    assert table.loc["bad", ["ours", "theirs", "difference", "low", "high"]].tolist() == paired.tolist()
-    exact = [mcnemar(ours, other, PII) for other in others.values()]
-    assert table[["ours_only", "theirs_only"]].values.tolist() == [[a, b] for a, b, _ in exact]
-    assert table["p_holm"].tolist() == pytest.approx(holm([p for *_, p in exact]).tolist(), abs=0)
-    assert table.loc["bad", "low"] > 0 and table.loc["bad", "p_holm"] < 0.001 < table.loc["good", "p_holm"]
-
-
-@pytest.mark.parametrize("compare", [paired_bootstrap, mcnemar, lambda a, b, p: compare_systems(a, {"b": b}, p)])
-def test_different_rows_are_named(compare):
+def test_different_rows_are_named():
     a = random_predictions(20)
     with pytest.raises(ValueError, match="1 ids stand in one table only, the first is 'r19'"):
-        compare(a, a.iloc[:-1], PII)
+        compare_systems(a, {"b": a.iloc[:-1]}, PII)
     b = a.copy()
     b["gold"] = [["S1", "S2", "S3", "S4", "S5"], *a["gold"][1:]]
     with pytest.raises(ValueError, match=r"gold of id 'r0' is .* label map"):
-        compare(a, b, PII)
+        compare_systems(a, {"b": b}, PII)
 
 
 @pytest.mark.parametrize(

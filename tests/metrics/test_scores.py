@@ -9,12 +9,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 
 from guard_utils.data.predictions import check_predictions, gold_matrix, predicted_matrix
 from guard_utils.metrics.intervals import bootstrap
-from guard_utils.metrics.scores import (
-    interval_table,
-    multilabel_confusion,
-    per_category,
-    summary,
-)
+from guard_utils.metrics.scores import interval_table, multilabel_confusion, per_category, summary
 from guard_utils.policy import PII
 from tests.metrics.tables import predictions, random_predictions
 
@@ -80,16 +75,14 @@ def test_per_category_by_hand(small):
     assert [s1[k] for k in ("precision", "recall", "f1")] == [0.5, 0.5, 0.5]
     assert s1["ap"] == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
     assert s1["auroc"] == pytest.approx(3 / 4)
-    assert s1["note"] == "" == s4["note"]
+    assert s4[["tp", "fp", "fn"]].tolist() == [1, 0, 1]
     assert s5["fp"] == 2 and s5[["precision", "recall", "f1", "ap", "auroc"]].isna().all()
-    assert "no positive among 4 rows" in s5["note"]
 
 
-def test_notes_for_a_category_never_predicted_or_never_negative():
+def test_a_category_never_predicted_or_never_negative():
     table = per_category(predictions([["S1", "S2"], ["S1"]], [["S1"], ["S1"]]), PII).set_index("code")
     assert np.isnan(table.loc["S2", "precision"]) and table.loc["S2", "f1"] == 0
-    assert "never predicted" in table.loc["S2", "note"]
-    assert np.isnan(table.loc["S1", "auroc"]) and "no negative" in table.loc["S1", "note"]
+    assert np.isnan(table.loc["S1", "auroc"]) and table.loc["S1", "ap"] == 1
 
 
 def test_per_category_agrees_with_scikit_learn_and_summary_with_its_rows():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from guard_utils.metrics.scores import per_category
-from guard_utils.metrics.thresholds import Thresholds, decide, precision_recall, tune
+from guard_utils.metrics.thresholds import Thresholds, decide, tune
 from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy
 from tests.metrics.tables import predictions
 
@@ -21,7 +21,7 @@ def one_table(gold, p):
 
 def test_decide_reports_codes_that_reach_their_threshold():
     df = predictions([[]], p=np.array([[0.3, 0.31, 0.9, 0.29, 0.0]]))
-    decided = decide(df, PII, Thresholds({"S1": 0.3, "S2": 0.4, "S3": 0.9, "S4": 0.3, "S5": 0.1}, "by hand"))
+    decided = decide(df, PII, Thresholds({"S1": 0.3, "S2": 0.4, "S3": 0.9, "S4": 0.3, "S5": 0.1}))
     assert decided["predicted"].tolist() == [["S1", "S3"]]
     assert df["predicted"].tolist() == [["S3"]], "the table passed in stays"
     pd.testing.assert_frame_equal(decided.drop(columns="predicted"), df.drop(columns="predicted"))
@@ -32,11 +32,9 @@ def test_tune_by_hand():
     df = one_table([1, 1, 0, 1, 0], [0.9, 0.8, 0.4, 0.2, 0.1])
     assert tune(df, ONE, "f1").by_code["S1"] == pytest.approx(0.15)
     # recall >= 0.6: two of three positives; best precision at the cut between 0.8 and 0.4
-    chosen = tune(df, ONE, "recall", bound=0.6)
-    assert chosen.by_code["S1"] == pytest.approx(0.6) and chosen.objective == "recall >= 0.6"
+    assert tune(df, ONE, "recall", bound=0.6).by_code["S1"] == pytest.approx(0.6)
     # one of the two safe rows may be called unsafe, or none
-    chosen = tune(df, ONE, "fpr", bound=0.5)
-    assert chosen.by_code["S1"] == pytest.approx(0.25) and chosen.objective == "fpr <= 0.5"
+    assert tune(df, ONE, "fpr", bound=0.5).by_code["S1"] == pytest.approx(0.25)
     assert tune(df, ONE, "fpr", bound=0.49).by_code["S1"] == pytest.approx(0.7)
     assert tune(df, ONE, "fpr", bound=1).by_code["S1"] == 0
     assert tune(one_table([1, 1], [0.9, 0.8]), ONE, "fpr").by_code["S1"] == 0.5
@@ -66,7 +64,7 @@ def test_no_other_threshold_is_better_on_the_tuning_rows(rows, wanted):
     best = per_category(decide(df, ONE, tune(df, ONE, "f1")), ONE).loc[0, "f1"]
     recall = per_category(decide(df, ONE, tune(df, ONE, "recall", bound=wanted)), ONE).loc[0, "recall"]
     if not gold.any():
-        assert tune(df, ONE, "f1") == Thresholds({"S1": 0.5}, "f1"), "nothing to tune on"
+        assert tune(df, ONE, "f1") == Thresholds({"S1": 0.5}), "nothing to tune on"
         return
     assert recall >= wanted - 1e-12
     called = decide(df, ONE, tune(df, ONE, "fpr", bound=wanted))["predicted"].map(len).to_numpy()
@@ -81,16 +79,6 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="bound is 95"):
         tune(df, ONE, "recall", bound=95)
     with pytest.raises(ValueError, match=r"thresholds are for .*S14.*tune them anew"):
-        decide(df, ONE, Thresholds(dict.fromkeys(LLAMA_GUARD_3.codes, 0.5), "f1"))
-    with pytest.raises(ValueError, match=r"threshold of S1 is 1.5"):
-        Thresholds({"S1": 1.5}, "f1")
+        decide(df, ONE, Thresholds(dict.fromkeys(LLAMA_GUARD_3.codes, 0.5)))
     with pytest.raises(ValueError, match=r"p_S1 is 2.0"):
         tune(df.assign(p_S1=[2.0, 0.1]), ONE)
-
-
-def test_precision_recall_by_hand():
-    table = precision_recall(one_table([1, 0, 1], [0.9, 0.5, 0.2]), ONE, "S1")
-    assert table["threshold"].tolist() == [0.2, 0.5, 0.9]
-    np.testing.assert_allclose(table["precision"], [2 / 3, 1 / 2, 1])
-    np.testing.assert_allclose(table["recall"], [1, 1 / 2, 1 / 2])
-    assert precision_recall(one_table([0, 0], [0.9, 0.5]), ONE, "S1").empty
