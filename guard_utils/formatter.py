@@ -260,7 +260,7 @@ def write_training_file(
             raise ValueError(f"example {example.id!r} has {sorted(unknown)}, policy {policy.name!r} {policy.codes}")
         row: dict[str, Any] = {
             "policy": shown,
-            "turns": [("User", example.text)],
+            "turns": example.conversation,
             "answer": Verdict.of(number[code] for code in example.codes if code in number).text,
         }
         spans = [span for span in example.spans if span.end > 0]

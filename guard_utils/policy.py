@@ -1,7 +1,8 @@
 """Policies, and the grammar of a guard's answer under one of them.
 
 A policy is an ordered list of categories. The code of a category is its position: the first is `S1`. An answer is
-`safe`, or `unsafe`, a line break and ascending codes joined by commas. Does not: know prompts, models or labels.
+`safe`, or `unsafe`, a line break and ascending codes joined by commas. A policy of your own is a small YAML file. Does
+not: know prompts, models or labels.
 """
 
 import re
@@ -9,9 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
-from typing import Self
+from pathlib import Path
+from typing import Literal, Self
 
+import yaml
+
+Role = Literal["User", "Agent"]
 CODE_PATTERN = re.compile(r"S([1-9][0-9]?)")
+MOST_CATEGORIES = 30
+_UNFIT = re.compile(r"[\r\n\u2028{}]|<\|[^|]*\|>")
+"""What would change the prompt's own form: line breaks, braces, control tokens."""
 
 
 def require_list(value: object, what: str) -> None:
@@ -103,6 +111,48 @@ PII = Taxonomy(
 
 POLICIES = {policy.name: policy for policy in (PII, LLAMA_GUARD_3)}
 """Name to policy, for configs."""
+
+
+def read_policy(path: str | Path) -> Taxonomy:
+    """Reads a policy from YAML: its `name`, and `categories`, each with a `name` and perhaps a `description`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such policy of 1 to 30 categories: file, category, field, what is wrong and the fix.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: not YAML in UTF-8 ({error}); correct it") from None
+    if not isinstance(content, dict) or set(content) != {"name", "categories"}:
+        raise ValueError(f"{path}: it holds {content!r:.80}; give 'name' and 'categories', and nothing else")
+    name, entries = content["name"], content["categories"]
+    if not isinstance(name, str) or name in POLICIES or "[" in name:
+        raise ValueError(f"{path}, field 'name': {name!r}; give a text of your own, not one of {', '.join(POLICIES)}")
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_CATEGORIES:
+        count = len(entries) if isinstance(entries, list) else repr(entries)[:60]
+        raise ValueError(f"{path}, field 'categories': {count}; give a list of 1 to {MOST_CATEGORIES} categories")
+    categories: list[Category] = []
+    for number, entry in enumerate(entries, 1):
+        where = f"{path}, category {number}"
+        if not isinstance(entry, dict) or not {"name"} <= set(entry) <= {"name", "description"}:
+            raise ValueError(f"{where}: {entry!r:.80}; give a 'name', perhaps a 'description', and nothing else")
+        for key, value in entry.items():
+            found = _UNFIT.search(value) if isinstance(value, str) else None
+            if found or not isinstance(value, str) or not value.strip():
+                held = f"it holds {found[0]!r}" if found else f"{value!r:.60}"
+                raise ValueError(f"{where}, field {key!r}: {held}; give one line of plain text without braces")
+        if entry["name"] in [category.name for category in categories]:
+            raise ValueError(f"{where}, field 'name': {entry['name']!r} is there already; give each its own")
+        categories.append(Category(**entry))
+    return Taxonomy(name, tuple(categories))
+
+
+def find_policy(name_or_path: str | Path) -> Taxonomy:
+    """The policy of a name in `POLICIES`, or of a YAML file; see `read_policy`."""
+    if str(name_or_path) not in POLICIES and not Path(name_or_path).is_file():
+        raise FileNotFoundError(f"no policy {str(name_or_path)!r}; give one of {', '.join(POLICIES)}, or a YAML file")
+    return POLICIES.get(str(name_or_path)) or read_policy(name_or_path)
 
 
 @dataclass(frozen=True)

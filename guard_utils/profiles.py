@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from guard_utils.files import fetch
-from guard_utils.policy import PII, Taxonomy
+from guard_utils.policy import PII, POLICIES, Role, Taxonomy, find_policy
 
 EMBEDDED = "embedded"
 
@@ -24,16 +24,21 @@ class ProfileError(RuntimeError):
 
 @dataclass(frozen=True)
 class Profile:
-    """What a profile runs.
+    """What a profile runs. Files and folders are named from the repository's root, or in full.
 
     Attributes:
-        name: Of the profile and of its config, `torchtune_configs/<name>.yaml`.
-        model: An asset of ours, or a repository of the hub.
-        train_data: `embedded` or a data set of the hub; `test_data` likewise.
+        name: Of the profile, and of its folder in `artifacts/`.
+        model: An asset of ours, a folder that `export_guard` wrote, or a repository of the hub.
+        train_data: `embedded`, a file of your own rows (see `own_examples`), or a data set of the hub; `test_data`
+            likewise. Rows in one file are split by template.
         train_rows: Examples to train on; the other `*_rows` are examples to score.
         zero_shot_rows: Validation rows that the untuned model and the baselines are scored on.
         adapter: Folder in `notebooks/models/` of the tuned guard that comes with the series; empty where none does.
         gpus: GPUs needed, each with `gpu_gb` of memory; `memory_gb` of main memory, `disk_gb` under `artifacts/`.
+        config: Name of its file in `torchtune_configs/`; that of the profile if left out.
+        policy: Name or YAML file of the policy; see `read_policy`.
+        labels: CSV file of the label map, `label,code,reason`; ai4privacy's own, for the five categories, if left out.
+        role: Whose last message is judged, `User` or `Agent`.
     """
 
     name: str
@@ -50,11 +55,21 @@ class Profile:
     gpu_gb: int = 0
     memory_gb: int = 8
     disk_gb: int = 4
+    config: str = ""
+    policy: str = PII.name
+    labels: str = ""
+    role: Role = "User"
 
     @property
     def from_hub(self) -> bool:
         """Whether the model is gated and lives on the hub."""
-        return "/" in self.model
+        return "/" in self.model and not located(self.model).is_dir()
+
+    @property
+    def own_files(self) -> list[Path]:
+        """Files of your own rows and of your labels."""
+        names = dict.fromkeys((self.train_data, self.test_data, self.labels))
+        return [located(name) for name in names if name.endswith((".jsonl", ".csv", ".parquet"))]
 
 
 _HUB = ("ai4privacy/pii-masking-65k", "ai4privacy/pii-masking-200k")
@@ -81,6 +96,11 @@ def repository() -> Path:
             if (folder / "pyproject.toml").exists() and (folder / "torchtune_configs").is_dir():
                 return folder
     raise ProfileError("the repository is not here; start in a clone of it (its notebooks/ folder is fine)")
+
+
+def located(name: str) -> Path:
+    """The place of a profile's file or folder."""
+    return repository() / name
 
 
 def mirrored(name: str) -> Path | None:
@@ -142,10 +162,12 @@ class Run:
     @property
     def config_path(self) -> Path:
         """The profile's torchtune config."""
-        return repository() / "torchtune_configs" / f"{self.profile.name}.yaml"
+        return repository() / "torchtune_configs" / f"{self.profile.config or self.profile.name}.yaml"
 
     def model_folder(self) -> Path:
         """Folder of the base model, fetched where it is missing."""
+        if (own := located(self.profile.model)).is_dir():
+            return own
         if not self.profile.from_hub:
             return fetch(self.profile.model)
         if place := mirrored(self.profile.model):
@@ -155,25 +177,29 @@ class Run:
         return Path(snapshot_download(self.profile.model, ignore_patterns=["original/*"]))
 
 
-def resolve(name: str, *, seed: int | None = None) -> Run:
-    """Fits a profile to this machine, or says before any work why it can't run here.
+def resolve(profile: str | Profile, *, seed: int | None = None) -> Run:
+    """Fits a profile, one of `PROFILES` or your own, to this machine, or says before any work why it can't run here.
 
-    The seed is of data, training and intervals; by default `$GUARD_SEED`, or 0.
+    The seed is of data, training and intervals; by default `$GUARD_SEED`, or 0. One of your own is made of another:
+    `replace(PROFILES["laptop"], name="mine", config="laptop", policy="mine.yaml", train_data="mine.jsonl", ...)`.
 
     Raises:
         ProfileError: Unknown name, a `GUARD_SEED` that is no number, or all that the machine lacks, with the fixes.
+        ValueError: The policy's file is faulty.
     """
-    if name not in PROFILES:
-        raise ProfileError(f"unknown PROFILE {name!r}; choose one of {', '.join(PROFILES)}")
+    if isinstance(profile, str) and profile not in PROFILES:
+        raise ProfileError(f"unknown PROFILE {profile!r}; choose one of {', '.join(PROFILES)}")
+    chosen = PROFILES[profile] if isinstance(profile, str) else profile
     told = os.environ.get("GUARD_SEED", "") if seed is None else ""
     if told and not told.isdecimal():
         raise ProfileError(f"GUARD_SEED={told!r} is no whole number; unset it, or set it to 0, 1, 2, ...")
-    folder = Path(os.environ.get("GUARD_ARTIFACTS") or repository() / "artifacts") / name
-    faults = _faults(PROFILES[name], folder)
+    folder = Path(os.environ.get("GUARD_ARTIFACTS") or repository() / "artifacts") / chosen.name
+    faults = _faults(chosen, folder)
     if faults:
-        raise ProfileError(f"profile {name!r} can't run here:\n" + "\n".join(f"  - {fault}" for fault in faults))
+        raise ProfileError(f"profile {chosen.name!r} can't run here:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    policy = find_policy(chosen.policy if chosen.policy in POLICIES else located(chosen.policy))
     folder.mkdir(parents=True, exist_ok=True)
-    return Run(PROFILES[name], PII, int(told or seed or 0), folder)
+    return Run(chosen, policy, int(told or seed or 0), folder)
 
 
 def _faults(profile: Profile, folder: Path) -> list[str]:
@@ -193,8 +219,10 @@ def _faults(profile: Profile, folder: Path) -> list[str]:
         if len(found) < profile.gpus:
             needs = f"needs {profile.gpus} GPU(s) of {profile.gpu_gb} GB"
             faults.append(f"{needs}, found {len(found)}: use such a machine or PROFILE = 'laptop'")
+    faults += [f"no file {file}: correct its name" for file in profile.own_files if not file.is_file()]
+    data = (name for name in (profile.train_data, profile.test_data) if located(name) not in profile.own_files)
     try:
-        here = all(mirrored(name) for name in (profile.model, profile.train_data, profile.test_data) if "/" in name)
+        here = all(mirrored(name) for name in (profile.model * profile.from_hub, *data) if "/" in name)
     except FileNotFoundError as error:
         return [*faults, str(error)]
     if profile.from_hub and not here:

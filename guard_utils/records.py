@@ -78,11 +78,11 @@ def machine() -> dict[str, Any]:
 def hashes(run: Run) -> dict[str, str]:
     """SHA-256 of the run's `config`, and of its `data` where they are embedded; of the hub's, both `name@revision`."""
     config = hashlib.sha256(run.config_path.read_bytes()).hexdigest()
-    if run.profile.train_data != EMBEDDED:
+    data, own = hashlib.sha256(), run.profile.own_files
+    if run.profile.train_data != EMBEDDED and not own:
         names = (run.profile.train_data, run.profile.test_data)
         return {"config": config, "data": " ".join(f"{name}@{HUB_REVISIONS[name]}" for name in names)}
-    data = hashlib.sha256()
-    for path in sorted((repository() / "notebooks" / "data").glob("*.parquet")):
+    for path in [*sorted((repository() / "notebooks" / "data").glob("*.parquet")), *own]:
         data.update(path.name.encode() + path.read_bytes())
     return {"config": config, "data": data.hexdigest()}
 

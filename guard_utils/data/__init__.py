@@ -14,6 +14,7 @@ __getattr__, __all__ = room(
         "rows": "load DataError",
         "examples": "Example Span to_examples training_lines rows_fingerprint reference_selection",
         "reference_rows": "load_reference_rows reference_examples reference_labels",
+        "own_rows": "own_examples",
         "splits": "Splits load_splits split_by_template leakage drop_leaks",
         "predictions": "predictions_table check_predictions gold_matrix predicted_matrix score_matrix",
     },

@@ -17,7 +17,7 @@ from typing import Any
 
 from guard_utils.data.labels import LabelMap, LabelRule, UnknownLabelError
 from guard_utils.data.rows import MAX_CHARACTERS, SCHEMA_65K, SCHEMA_200K, Schema, checked_rows
-from guard_utils.policy import Verdict, require_list
+from guard_utils.policy import Role, Verdict, require_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class Example:
         clause_ids: Clauses the text is composed of; empty where it is not.
         masked: The set's text with `[LABEL]` in place of each value, the same for `[PHONE_NUMBER_1]` and
             `[PHONENUMBER]`; empty where the data has none.
+        turns: (role, text) of a conversation whose last text this is; empty for a message of a user alone.
     """
 
     id: str
@@ -62,6 +63,12 @@ class Example:
     spans: tuple[Span, ...]
     clause_ids: tuple[str, ...] = ()
     masked: str = ""
+    turns: tuple[tuple[Role, str], ...] = ()
+
+    @property
+    def conversation(self) -> tuple[tuple[Role, str], ...]:
+        """The turns, or that of the text alone."""
+        return self.turns or (("User", self.text),)
 
     @property
     def verdict(self) -> Verdict:
@@ -242,7 +249,7 @@ def _letters(text: str) -> str:
 
 def rows_fingerprint(examples: Iterable[Example]) -> str:
     """Identifies examples by their ids, texts and codes, in order: equal on every machine for equal data (SHA-256)."""
-    lines = (json.dumps([example.id, example.text, example.codes]) for example in examples)
+    lines = (json.dumps([each.id, each.turns or each.text, each.codes]) for each in examples)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

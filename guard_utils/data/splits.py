@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from guard_utils.data.examples import Example, rows_fingerprint, to_examples
-from guard_utils.data.labels import PII_65K, PII_200K
+from guard_utils.data.labels import PII_65K, PII_200K, LabelMap
+from guard_utils.data.own_rows import own_examples
 from guard_utils.data.rows import load
-from guard_utils.profiles import EMBEDDED, Profile, Run, mirrored, repository
+from guard_utils.profiles import EMBEDDED, Profile, Run, located, mirrored, repository
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,13 @@ def load_splits(run: Run) -> Splits:
         DataError: A file is missing or faulty, or the hub can't be read.
     """
     profile = run.profile
-    independent = _frozen("presidio-templates")["test"][: profile.independent_rows]
+    label_map = LabelMap.from_csv(located(profile.labels), name=profile.labels) if profile.labels else PII_200K
+    independent = _frozen("presidio-templates", label_map)["test"][: profile.independent_rows]
+    if located(profile.train_data) in profile.own_files:
+        return _from_files(run, label_map if profile.labels else None)
     if profile.train_data != EMBEDDED:
         return _from_hub(profile, run.seed, independent)
-    corpus = _frozen("corpus")
+    corpus = _frozen("corpus", label_map)
     phases = [corpus["train-1"], corpus["train-2"]]
     share = min(1.0, profile.train_rows / sum(map(len, phases)))
     train: list[Example] = []
@@ -62,11 +66,11 @@ def load_splits(run: Run) -> Splits:
     return Splits(train, validation, test, independent)
 
 
-def _frozen(name: str) -> dict[str, list[Example]]:
+def _frozen(name: str, label_map: LabelMap) -> dict[str, list[Example]]:
     """Examples of a file of `notebooks/data/` by split; training by phase: `train-1`, `train-2`."""
     rows = load(repository() / "notebooks" / "data" / f"{name}.parquet")
     parts: dict[str, list[Example]] = {}
-    examples = to_examples(rows, PII_200K, place=name)
+    examples = to_examples(rows, label_map, place=name)
     for example, split, phase in zip(examples, rows["split"], rows["phase"], strict=True):
         parts.setdefault(split if phase is None else f"{split}-{phase}", []).append(example)
     return parts
@@ -92,6 +96,21 @@ def draw(*keys: object) -> float:
     """A number in [0, 1) that depends on the keys alone."""
     digest = hashlib.blake2b(":".join(map(str, keys)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
+
+
+def _from_files(run: Run, label_map: LabelMap | None) -> Splits:
+    """The rows of your own files: those of one file are parted by template; a second file is the test set."""
+    profile = run.profile
+    own, other = located(profile.train_data), located(profile.test_data)
+    parts = split_by_template(own_examples(own, run.policy, label_map, role=profile.role), seed=run.seed)
+    train, test = parts["train"], parts["test"]
+    if other != own and other in profile.own_files:
+        train, test = train + test, own_examples(other, run.policy, label_map, role=profile.role)
+    train, validation = train[: profile.train_rows], parts["validation"][: profile.validation_rows]
+    test = test[: profile.test_rows]
+    for examples in (validation, test):
+        train = drop_leaks(train, leakage(train, examples))
+    return Splits(train, validation, test, [])
 
 
 def _from_hub(profile: Profile, seed: int, independent: list[Example]) -> Splits:

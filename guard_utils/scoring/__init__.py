@@ -11,7 +11,7 @@ __getattr__, __all__ = room(
     {
         "trie": "VerdictTrie",
         "scorer": "GuardScorer Scores load_model predict",
-        "batch": "load_guard score_file",
+        "batch": "export_guard load_guard score_file",
         "baselines": "majority regular_expressions tfidf",
         "cached": "cached_predictions read_predictions reference_predictions tuned_predictions write_predictions",
     },

@@ -6,19 +6,19 @@ A result has a row for each of the file, in its order: `row` (from 1), `id`, `pr
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
+from transformers import AutoTokenizer
 
-from guard_utils.files import write_table, write_text
+from guard_utils.data.own_rows import Row, read_file
+from guard_utils.files import DONE, write_table, write_text, write_whole
 from guard_utils.profiles import Run
 from guard_utils.prompt import GuardPrompt
 from guard_utils.scoring.cached import guard_facts
@@ -27,7 +27,6 @@ from guard_utils.training.adapters import guard_adapter, load_adapter
 from guard_utils.training.launch import checkpoint
 
 CHUNK = 256  # rows that are scored and saved at a time; a kill costs at most these
-Row = tuple[dict[str, Any], str]  # fields, and what is wrong where they could not be read
 
 
 def load_guard(run: Run, *, or_untrained: bool = False, **settings: Any) -> GuardScorer:
@@ -52,13 +51,32 @@ def load_guard(run: Run, *, or_untrained: bool = False, **settings: Any) -> Guar
             raise
         folder = run.model_folder()
     model, tokenizer = load_model(folder, dtype="fp32" if adapter else run.dtype, device=run.device)
-    prompt = GuardPrompt(run.policy, tokenizer)
+    prompt = GuardPrompt(run.policy, tokenizer, role=run.profile.role)
     if adapter:
         load_adapter(model, adapter, prompt=prompt)
         for weight in model.parameters():  # buffers stay: transformers keeps rotary frequencies in fp32, too
             weight.data = weight.data.to(DTYPES[run.dtype])
     print(f"guard: {told}", file=sys.stderr)
     return GuardScorer(model, prompt, **settings)
+
+
+def export_guard(run: Run, folder: Path) -> Path:
+    """Writes the guard of a run, in the precision of its scoring, as a folder that `transformers` and vLLM load.
+
+    So does a profile whose `model` it is. An older folder is replaced; errors are those of `load_guard`.
+    """
+    guard = load_guard(run)
+
+    def write(made: Path) -> None:
+        guard.model.save_pretrained(made)
+        AutoTokenizer.from_pretrained(run.model_folder()).save_pretrained(made)
+        # A training that starts from this folder is another one where this says something else.
+        source = {"name": run.profile.name, "source": guard_facts(run)["checkpoint"]}
+        write_text(made / DONE, json.dumps(source) + "\n")
+        if folder.exists():
+            folder.replace(made.parent / "older")  # goes away with the scratch folder
+
+    return write_whole(folder, write)
 
 
 def score_file(run: Run, file: Path, output: Path, *, shard: tuple[int, int] = (1, 1)) -> pd.DataFrame:
@@ -77,7 +95,7 @@ def score_file(run: Run, file: Path, output: Path, *, shard: tuple[int, int] = (
     """
     if output.resolve() == file.resolve():
         raise ValueError(f"{output} is the file of texts; write the result to another")
-    rows = _read(file)
+    rows = read_file(file)
     number, count = shard
     chunks = [range(start, min(start + CHUNK, len(rows))) for start in range(0, len(rows), CHUNK)]
     if count > len(chunks):
@@ -104,42 +122,6 @@ def score_file(run: Run, file: Path, output: Path, *, shard: tuple[int, int] = (
     write_table(output, table)
     shutil.rmtree(folder)
     return table
-
-
-def _read(file: Path) -> list[Row]:
-    if file.suffix == ".jsonl":
-        rows = list(_read_jsonl(file))
-    elif file.suffix == ".csv":
-        rows = list(_read_csv(file))
-    elif file.suffix == ".parquet":
-        rows = [(fields, "") for fields in pd.read_parquet(file).to_dict("records")]
-    else:
-        raise ValueError(f"{file} is no .jsonl, .csv or .parquet file; convert it to one of them")
-    if not any("text" in fields for fields, _ in rows):
-        found = ", ".join(map(str, rows[0][0])) if rows else "no row"
-        raise ValueError(f"{file} has no column 'text' but {found}; give the column of texts this name")
-    return rows
-
-
-def _read_jsonl(file: Path) -> Iterator[Row]:
-    # Bytes that are no UTF-8 become lone surrogates, which the prompt refuses.
-    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-        for line in filter(str.strip, lines):
-            try:
-                yield dict(json.loads(line)), ""
-            except (RecursionError, TypeError, ValueError):
-                yield {}, f"{line[:40]!r} is no JSON object; write one a line, with a field 'text'"
-
-
-def _read_csv(file: Path) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)  # a long text is refused by the prompt, and keeps no other from being read
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
-        try:
-            for fields in reader:
-                yield fields, "it has more fields than the header; put the text in quotes" if None in fields else ""
-        except csv.Error as error:  # an open quote would swallow rows
-            raise ValueError(f"{file}, after line {reader.line_num}: {error}; close or double the quotes") from error
 
 
 def _score(guard: GuardScorer, rows: list[Row], chunk: range) -> pd.DataFrame:

@@ -148,6 +148,6 @@ def guard_facts(run: Run, **settings: Any) -> dict[str, Any]:
 
 def _made_from(run: Run, examples: Sequence[Example]) -> dict[str, str]:
     """SHA-256 of ids and texts, in order, and the policy as prompts show it."""
-    rows = json.dumps([(example.id, example.text) for example in examples])
+    rows = json.dumps([(example.id, example.turns or example.text) for example in examples])
     policy = [f"{category.name}: {category.description}" for category in run.policy.categories]
     return {"rows": hashlib.sha256(rows.encode()).hexdigest(), "policy": "\n".join(policy)}

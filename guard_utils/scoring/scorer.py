@@ -284,7 +284,7 @@ AttentionInterface.register("guard_trie", _attend)
 def predict(scorer: GuardScorer, examples: Sequence[Example], *, progress: bool = True) -> pd.DataFrame:
     """Scores examples into a predictions table; see `guard_utils.data.predictions`."""
     require_list(examples, "examples")
-    scores = scorer.score([example.text for example in examples], progress=progress)
+    scores = scorer.score([example.conversation for example in examples], progress=progress)
     answers = [verdict.codes for verdict in scores.best]
     policy = scorer.prompt.policy
     return predictions_table(examples, policy, scores.marginals, answers, scores.outside, unsafe=scores.unsafe)

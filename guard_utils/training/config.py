@@ -16,7 +16,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from guard_utils.files import DONE, code_fingerprint
-from guard_utils.profiles import Run
+from guard_utils.policy import POLICIES
+from guard_utils.profiles import Run, located
 
 # Keys that our launcher and recipe read (first line), and torchtune's recipes for fine-tuning.
 _KEYS = frozenset(
@@ -55,6 +56,8 @@ def resolve_config(run: Run, train_file: Path | None) -> dict[str, Any]:
     config.update(seed=run.seed, device=run.device)
     if "autocast" in config:
         config.autocast = "bfloat16" if run.dtype == "bf16" else None
+    if train_file and run.profile.policy not in POLICIES:  # a path, which enters no fingerprint; its text does
+        config.dataset.taxonomy = str(located(run.profile.policy))
     return dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
 
 

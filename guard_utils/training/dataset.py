@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.data import Dataset
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
-from guard_utils.policy import PII, POLICIES, Taxonomy
+from guard_utils.policy import PII, Taxonomy, find_policy
 from guard_utils.prompt import GuardPrompt
 from guard_utils.training_rows import read_training_row
 
@@ -37,17 +37,16 @@ class GuardDataset(Dataset[dict[str, Any]]):
 
     Args:
         source: JSON-lines file of `write_training_file`.
-        taxonomy: Name of the taxonomy that the rows' codes belong to.
+        taxonomy: Name or YAML file of the policy that the rows' codes belong to.
         evidence: Most values of a text that are labelled; 0 labels answers alone.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: An unknown taxonomy, an empty file, or rows that can't be trained on: file, line, what and fix.
+        ValueError: An unknown policy, an empty file, or rows that can't be trained on: file, line, what and fix.
     """
 
     def __init__(self, tokenizer: RecipeTokenizer, *, source: str, taxonomy: str = PII.name, evidence: int = 0) -> None:
-        if taxonomy not in POLICIES:
-            raise ValueError(f"unknown taxonomy {taxonomy!r} in the config; choose one of {sorted(POLICIES)}")
+        policy = find_policy(taxonomy)
         if not Path(source).exists():
             raise FileNotFoundError(f"no training file {source}; run notebook 02 to make it")
         self.source = source
@@ -62,7 +61,7 @@ class GuardDataset(Dataset[dict[str, Any]]):
             for number, line in enumerate(lines, 1):
                 where = f"{source}:{number}"
                 try:
-                    self._read(line, POLICIES[taxonomy], where)
+                    self._read(line, policy, where)
                 except ValueError as error:
                     faults.append(f"{where}: {str(error).removeprefix(f'{where}: ')}")
         if faults:

@@ -3,6 +3,7 @@
 * `corpus.parquet`: the embedded corpus with its splits; training rows in two phases (1: texts of one clause, 2:
   composed texts and letters, mixed), those that share anything with a held-out set taken out.
 * `presidio-templates.parquet`: the independent benchmark, templates of presidio-evaluator (MIT) with values.
+* `own/train.jsonl`, `own/test.jsonl`: rows of notebook 07's own policy.
 
 Everything that a change of this folder would alter shows as another SHA-256 of canonical JSON, which is printed.
 """
@@ -19,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from guard_utils.data import PII_200K, drop_leaks, leakage, to_examples
-from guard_utils.files import fetch, write_whole
+from guard_utils.files import fetch, write_text, write_whole
 from guard_utils.profiles import repository
 from tools.corpus.compose import generate
 from tools.corpus.independent import fill, presidio_fillers, presidio_templates
-from tools.corpus.letters import generate_letters
+from tools.corpus.letters import generate_letters, generate_own
 from tools.corpus.values import Split
 
 Row = dict[str, Any]
@@ -39,6 +40,7 @@ ROWS = {
     "independent": 1_500,
 }
 """Rows of each part, before leaks are taken out of training."""
+OWN_ROWS: dict[Split, int] = {"train": 2_400, "test": 400}
 PHASES = {"train-1": 1, "train-2": 2, "train-letters": 2}
 MASK = pa.struct({"value": pa.string(), "start": pa.int64(), "end": pa.int64(), "label": pa.string()})
 SCHEMA = pa.schema(
@@ -108,6 +110,12 @@ def main() -> None:
         print(
             f"{path.name}: {len(rows):,} rows, {path.stat().st_size / 1e6:.2f} MB, SHA-256 of the rows {sha256(rows)}"
         )
+
+    for split, count in OWN_ROWS.items():
+        rows = list(generate_own(count, split=split, seed=SEED))
+        lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+        write_text(repository() / "notebooks" / "data" / "own" / f"{split}.jsonl", lines)
+        print(f"own/{split}.jsonl: {count:,} rows, SHA-256 of the rows {sha256(rows)}")
 
 
 def _write(table: pa.Table, path: Path) -> None:

@@ -140,3 +140,24 @@ def generate_letters(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[st
     writer = _Writer(split, random.Random(f"{seed}:letters:{split}"))
     for number in range(n):
         yield writer.row(f"letter-{split}-{seed}-{number:06d}")
+
+
+def own_split(text: str, situation: str) -> Split:
+    """The split of a frame of `own/`: by checksum of its text, three in ten are for the test."""
+    return "test" if zlib.crc32(text.casefold().encode()) % 10 < 3 else "train"
+
+
+def generate_own(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Generates rows of notebook 07's own policy: `id`, `text`, `labels`, and the frame as `template_id`.
+
+    A row is one frame of `own/`, or, one training row in three, of the letters; no test frame is ever trained on.
+    """
+    rng = random.Random(f"{seed}:own:{split}")
+    bank = [frame for frame in read_bank(HERE / "own", split_of=own_split) if frame.split == split]
+    others, values = _frames("en", "train"), Values(language="en", split=split, rng=rng)
+    for number in range(n):
+        frame = rng.choice(others) if split == "train" and rng.random() < 1 / 3 else bank[number % len(bank)]
+        pieces = [p for i, part in enumerate(frame.parts) for p in (values.pieces(part) if i % 2 else [Piece(part)])]
+        row = render_row(f"own-{split}-{number:04d}", pieces, [frame], language="en", split=split)
+        labels = list(dict.fromkeys(span["label"] for span in row["privacy_mask"]))
+        yield {"id": row["id"], "text": row["source_text"], "labels": labels, "template_id": row["template_id"]}

@@ -1,0 +1,70 @@
+"""Policies of one's own through training, scores and metrics, at smoke size."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from guard_utils.data.splits import load_splits
+from guard_utils.figures import plot_multilabel_confusion
+from guard_utils.formatter import write_training_file
+from guard_utils.metrics import bootstrap, multilabel_confusion, per_category
+from guard_utils.profiles import PROFILES, resolve
+from guard_utils.scoring import export_guard, load_guard, predict
+from guard_utils.training.launch import finetune
+
+
+def words(number: int, count: int) -> tuple[list[str], str]:
+    """Codes of a row and a text that holds their words; each tenth row is safe."""
+    codes = [] if number % 10 == 0 else sorted({f"S{number % count + 1}", f"S{number * 7 % count + 1}"})
+    return (
+        codes,
+        f"row {number} of {number * 31 % 97} names {' and '.join(f'thing {code}' for code in codes) or 'none'}",
+    )
+
+
+@pytest.mark.parametrize(("count", "role", "most"), [(1, "User", None), (14, "Agent", 2), (30, "User", 2)])
+def test_a_policy_of_any_size_trains_scores_and_is_measured(tmp_path: Path, monkeypatch, count, role, most) -> None:
+    monkeypatch.setenv("GUARD_ARTIFACTS", str(tmp_path))
+    categories = "".join(f"  - name: Thing {i}\n" for i in range(1, count + 1))
+    (tmp_path / "mine.yaml").write_text(f"name: mine\ncategories:\n{categories}", encoding="utf-8")
+    rows = []
+    for number in range(160):
+        codes, text = words(number, count)
+        talk = {"text": text} if role == "User" else {"text": f"question {number}", "response": text}
+        if number % 3 == 0 and role == "User":
+            talk = {"turns": [["User", f"hi {number}"], ["Agent", "yes?"], ["User", text]]}
+        rows.append(json.dumps({**talk, "codes": sorted(codes, key=lambda code: int(code[1:]))}))
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    profile = replace(PROFILES["smoke"], name="mine", config="smoke", role=role, train_data=f"{tmp_path}/mine.jsonl")
+    run = resolve(replace(profile, policy=f"{tmp_path}/mine.yaml"), seed=0)
+    splits = load_splits(run)
+    assert write_training_file(splits.train, run.folder / "train.jsonl", run.policy) == 96
+    trained = finetune(run, run.folder / "train.jsonl", progress=False)
+    assert trained.log["loss"].iloc[-1] < trained.log["loss"].iloc[0]
+    table = predict(load_guard(run, max_violations=most), splits.test, progress=False)
+    assert bootstrap(table, run.policy, resamples=20)["value"].notna().any()
+    assert len(per_category(table, run.policy)) == count
+    plot_multilabel_confusion(multilabel_confusion(table, run.policy), run.policy.names)
+
+
+def test_a_training_starts_from_an_exported_guard(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GUARD_ARTIFACTS", str(tmp_path))
+    run = resolve("smoke", seed=0)
+    write_training_file(load_splits(run).train, run.folder / "train.jsonl", run.policy)
+    finetune(run, run.folder / "train.jsonl", progress=False)
+    folder = export_guard(run, tmp_path / "exported")
+    mine = resolve(replace(run.profile, name="mine", config="smoke", model=str(folder)), seed=0)
+    asked = load_splits(run).test[:8]
+    ours, exported = load_guard(run), load_guard(mine, or_untrained=True)
+    np.testing.assert_allclose(
+        *(predict(guard, asked, progress=False)["p_S1"] for guard in (ours, exported)), atol=1e-6
+    )
+    before = (mine.model_folder() / "asset.json").read_text()
+    finetune(mine, run.folder / "train.jsonl", progress=False)
+    assert not np.allclose(*(predict(load_guard(each), asked, progress=False)["p_S1"] for each in (run, mine)))
+    assert export_guard(mine, folder) and (folder / "asset.json").read_text() != before, (
+        "another start, another training"
+    )
