@@ -29,6 +29,9 @@ FILE_ENDINGS = (".py", ".md", ".yaml", ".yml", ".toml", ".ipynb", ".txt", ".json
 TIME = r"\d{4}-\d\d-\d\dT\d\d:(?!\d\d:\d\d(?:\.\d+)?Z)"
 TRACE = re.compile(rf"/(?:home|root|work|tmp|Users)/\w| at 0x[0-9a-f]{{6}}|{TIME}|#T_[0-9a-f]{{5}}")
 
+# Of a figure's title, which its alt text holds.
+COMPARING = re.compile(r"\b(ahead|beats?|best|better|gains?|highest|leads?|lowest|minus|than|worse)\b")
+
 
 def without_fences(text: str) -> str:
     return re.sub(r"(?s)```.*?```", "", text)
@@ -178,8 +181,11 @@ def ran(notebook: Any) -> list[str]:
 def alt_texts(notebook: Any) -> list[str]:
     faults = [f"no alt text: {found}" for text in markdown(notebook) for found in re.findall(r"!\[\s*\]\(.*?\)", text)]
     for cell, output in outputs(notebook):
-        if "image/png" in output.get("data", {}) and not output.metadata.get("image/png", {}).get("alt", "").strip():
+        alt = output.get("metadata", {}).get("image/png", {}).get("alt", "").strip()
+        if "image/png" in output.get("data", {}) and not alt:
             faults.append(f"no alt text: figure of {cell.source[-60:]!r}")
+        if COMPARING.search(alt) and not re.search(r"\[[-+\d.]+, [-+\d.]+\]", alt):
+            faults.append(f"compared without an interval: {alt}")
     return faults
 
 
