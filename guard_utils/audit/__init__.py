@@ -9,8 +9,8 @@ from guard_utils import room
 __getattr__, __all__ = room(
     __name__,
     {
-        "noise": "LabelNoise add_label_noise wrong_pairs",
+        "changes": "Correction LabelNoise add_label_noise apply_corrections read_corrections wrong_pairs "
+        "write_corrections",
         "label_issues": "find_mapping_errors label_codes mapping_corrections out_of_fold rank_label_issues",
-        "corrections": "Correction CorrectionError apply_corrections read_corrections write_corrections",
     },
 )

@@ -12,7 +12,7 @@ import pandas as pd
 from cleanlab.multilabel_classification.rank import get_label_quality_scores_per_class
 from sklearn.model_selection import StratifiedGroupKFold
 
-from guard_utils.audit.corrections import Correction
+from guard_utils.audit.changes import Correction
 from guard_utils.data.examples import Example
 from guard_utils.data.predictions import BoolMatrix, check_predictions, gold_matrix, predicted_matrix, score_matrix
 from guard_utils.metrics.errors import suspicious_labels

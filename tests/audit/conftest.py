@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from guard_utils.audit.noise import LabelNoise, add_label_noise
+from guard_utils.audit.changes import LabelNoise, add_label_noise
 from guard_utils.data.examples import Example, to_examples
 from guard_utils.data.labels import PII_200K
 from guard_utils.policy import PII

@@ -14,7 +14,7 @@ from guard_utils.audit import (
     out_of_fold,
     rank_label_issues,
 )
-from guard_utils.audit.noise import LabelNoise, wrong_pairs
+from guard_utils.audit.changes import LabelNoise, wrong_pairs
 from guard_utils.data.examples import Example, Span
 from guard_utils.data.labels import reference_codes_evaluation
 from guard_utils.data.predictions import predictions_table

@@ -1,4 +1,4 @@
-"""Corrections: what the file holds, what applying them changes, and what is refused."""
+"""Changed labels: noise that is seeded and known; what a file of corrections holds, changes, and what is refused."""
 
 import json
 from dataclasses import replace
@@ -8,15 +8,51 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard_utils.audit.corrections import (
+from guard_utils.audit import (
     Correction,
-    CorrectionError,
+    LabelNoise,
+    add_label_noise,
     apply_corrections,
     read_corrections,
     write_corrections,
+    wrong_pairs,
 )
 from guard_utils.data.examples import Example
+from guard_utils.data.labels import reference_codes_evaluation
 from guard_utils.policy import PII
+
+
+def test_noise_is_seeded_and_its_truth_is_complete(clean: list[Example], noisy: LabelNoise) -> None:
+    assert add_label_noise(clean[::-1], PII, seed=1).examples[::-1] == noisy.examples
+    assert add_label_noise(clean, PII, seed=2).examples != noisy.examples
+    wrong = noisy.truth[noisy.truth["given"] != noisy.truth["right"]]
+    assert set(zip(wrong["id"], wrong["code"], strict=True)) == wrong_pairs(noisy.examples, clean)
+    assert not noisy.truth.duplicated(["id", "code"]).any()
+    assert not any(span.code for row in noisy.examples for span in row.spans)
+
+
+def test_noise_is_as_frequent_as_asked(clean: list[Example]) -> None:
+    codes = sum(len(row.codes) for row in clean)
+    lost = add_label_noise(clean, PII, seed=0, missing=0.2, wrong=0).truth["kind"]
+    assert set(lost) == {"missing", "rule"} and abs((lost == "missing").sum() / codes - 0.2) < 0.04
+    swapped = add_label_noise(clean, PII, seed=0, missing=0, wrong=0.2).truth["kind"].value_counts()
+    assert abs(swapped["missing"] / codes - 0.2) < 0.04
+    assert 0.6 * swapped["missing"] < swapped["wrong"] < swapped["missing"]
+
+
+def test_rules_alone_give_the_references_codes(clean: list[Example]) -> None:
+    found = add_label_noise(clean, PII, seed=0, missing=0, wrong=0)
+    assert [e.codes for e in found.examples] == [reference_codes_evaluation(s.label for s in e.spans) for e in clean]
+    assert set(found.truth["kind"]) == {"rule"}
+
+
+def test_impossible_noise_and_other_rows_are_refused(clean: list[Example]) -> None:
+    with pytest.raises(ValueError, match="add up to at most 1"):
+        add_label_noise(clean, PII, seed=0, missing=0.8, wrong=0.3)
+    with pytest.raises(ValueError, match="no span has S1"):
+        add_label_noise([row for row in clean if "S1" not in row.codes], PII, seed=0)
+    with pytest.raises(ValueError, match="two versions of the same rows"):
+        wrong_pairs(clean[:1], clean[1:2])
 
 
 def rows(*codes: tuple[str, ...]) -> list[Example]:
@@ -30,7 +66,7 @@ KEEP = Correction("r1", "S1", "keep", "Paris is a city here", "ann")
 
 
 def test_codes_change_where_decided_and_nowhere_else() -> None:
-    corrected = apply_corrections(DATA, [REMOVE, KEEP, ADD], PII)
+    corrected = apply_corrections(DATA, [REMOVE, KEEP, ADD, replace(ADD, reviewer="bob")], PII)
     assert [example.codes for example in corrected] == [("S1", "S3"), (), ("S4",)]
     assert [replace(e, codes=()) for e in corrected] == [replace(e, codes=()) for e in DATA]
     assert [example.codes for example in DATA] == [("S1",), (), ("S2", "S4")]
@@ -46,25 +82,19 @@ def test_applying_the_opposite_gives_the_data_back_in_any_order(pairs: list[tupl
 
 
 @pytest.mark.parametrize(
-    ("corrections", "words"),
+    ("data", "corrections", "words"),
     [
-        ([replace(ADD, id="r9")], "'r9'"),
-        ([ADD, replace(ADD, action="keep", reviewer="bob")], "S3 of row 'r0' has both add and keep"),
-        ([replace(ADD, code="S1")], "can't add S1: row 'r0' has"),
-        ([replace(REMOVE, code="S5")], "can't remove S5"),
-        ([replace(ADD, code="S6")], "S6.*not in policy 'pii'"),
+        (DATA, [replace(ADD, id="r9")], "'r9'"),
+        ([*DATA, DATA[0]], [ADD], "4 rows have 3 ids"),
+        (DATA, [ADD, replace(ADD, action="keep", reviewer="bob")], "S3 of row 'r0' has both add and keep"),
+        (DATA, [replace(ADD, code="S1")], "can't add S1: row 'r0' has"),
+        (DATA, [replace(REMOVE, code="S5")], "can't remove S5"),
+        (DATA, [replace(ADD, code="S6")], "S6.*not in policy 'pii'"),
     ],
-    ids=["unknown id", "conflict", "added twice", "removed what is not there", "foreign code"],
 )
-def test_what_does_not_fit_is_refused(corrections: list[Correction], words: str) -> None:
+def test_what_does_not_fit_is_refused(data: list[Example], corrections: list[Correction], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        apply_corrections(DATA, corrections, PII)
-
-
-def test_two_reviewers_may_agree_but_two_rows_may_not_share_an_id() -> None:
-    assert apply_corrections(DATA, [ADD, replace(ADD, reviewer="bob")], PII)[0].codes == ("S1", "S3")
-    with pytest.raises(CorrectionError, match="'r0' is on several rows"):
-        apply_corrections([*DATA, DATA[0]], [ADD], PII)
+        apply_corrections(data, corrections, PII)
 
 
 def test_file_holds_no_text_and_comes_back(tmp_path: Path) -> None:
@@ -75,7 +105,7 @@ def test_file_holds_no_text_and_comes_back(tmp_path: Path) -> None:
     assert head["rows"] == 3 and set(lines[0]) == {"id", "code", "action", "reason", "reviewer"}
     again = write_corrections(tmp_path / "d.jsonl", [ADD, KEEP, REMOVE], DATA, PII)
     assert again.read_bytes() == path.read_bytes()
-    with pytest.raises(CorrectionError, match="r9"):
+    with pytest.raises(ValueError, match="r9"):
         write_corrections(tmp_path / "e.jsonl", [replace(ADD, id="r9")], DATA, PII)
     assert not (tmp_path / "e.jsonl").exists()
 
@@ -83,7 +113,7 @@ def test_file_holds_no_text_and_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", [DATA[:2], DATA[::-1], [replace(DATA[0], codes=()), *DATA[1:]]])
 def test_corrections_of_another_version_are_refused(other: list[Example], tmp_path: Path) -> None:
     path = write_corrections(tmp_path / "c.jsonl", [ADD], DATA, PII)
-    with pytest.raises(CorrectionError, match="load the reviewed version"):
+    with pytest.raises(ValueError, match="load the reviewed version"):
         read_corrections(path, other)
 
 
@@ -100,5 +130,5 @@ def test_corrections_of_another_version_are_refused(other: list[Example], tmp_pa
 def test_a_broken_file_is_refused(text: str, words: str, tmp_path: Path) -> None:
     path = write_corrections(tmp_path / "c.jsonl", [], DATA, PII)
     path.write_text(text.replace("HEAD", path.read_text()))
-    with pytest.raises(CorrectionError, match=words):
+    with pytest.raises(ValueError, match=words):
         read_corrections(path, DATA)
