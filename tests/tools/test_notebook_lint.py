@@ -167,9 +167,7 @@ def test_a_stub_that_passes_a_bare_figure_and_a_drifted_number_are_found(execute
 def test_a_trace_a_card_and_an_order_that_are_wrong_are_found(shown: str, executed: dict[str, Any]) -> None:
     notebook = copy.deepcopy(executed["good"])
     figure = next(out for _, out in lint.outputs(notebook) if "image/png" in out.get("data", {}))
-    figure.data["image/png"], figure.metadata["image/png"]["alt"] = "other", "Ours beats theirs by 0.1 [0, 1] points."
-    assert lint.alt_texts(notebook) == []
-    figure.metadata["image/png"]["alt"] = "Ours beats theirs."
+    figure.data["image/png"], figure.metadata["image/png"]["alt"] = "other", "Ours beats theirs."
     assert [fault[:8] for fault in lint.alt_texts(notebook)] == ["compared"]
     lint.code(notebook)[1].execution_count = 7
     assert lint.ran(notebook) and lint.said(notebook) == lint.said(executed["good"])

@@ -9,8 +9,6 @@ import nbformat
 import notebook_lint as lint
 import pytest
 
-every_source = pytest.mark.parametrize("source", lint.SOURCES, ids=lambda source: source.stem)
-
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -27,7 +25,7 @@ def run_series(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
-@every_source
+@pytest.mark.parametrize("source", lint.SOURCES, ids=lambda source: source.stem)
 def test_outputs_keep_the_house_rules_and_solutions_pass(source: Path, smoke: Path) -> None:
     solved = nbformat.read(smoke / "notebooks" / f"{source.stem}.ipynb", as_version=4)
     assert [fault for rule in lint.EXECUTED if rule is not lint.stubs_fail for fault in rule(solved)] == []
