@@ -3,8 +3,8 @@
 A prompt is three runs of token ids: the *prefix* (task and policy, the same for every text of a policy), the
 *conversation* (the text) and the *tail* (up to where the answer begins). They are cut where tokenizers cut anyway, so
 that together they equal the encoding of the whole string. Does not: load a tokenizer, or let a text of a user become a
-control token. Sources: chat templates of https://huggingface.co/meta-llama/Llama-Guard-3-8B and -1B (as quoted in
-https://github.com/vllm-project/vllm/issues/9294); ChatML of https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct.
+control token. Sources: chat templates of https://huggingface.co/meta-llama/Llama-Guard-3-8B and -1B (as copied in
+https://github.com/huggingface/huggingface.js, chat-template-automap.ts); ChatML of SmolLM2-135M-Instruct.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ LLAMA3 = ChatFormat(
     after="<END CONVERSATION>\n\n{assessment}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
     end="<|eot_id|>",
 )
-# Llama-Guard-3-1B's own template ends otherwise: a blank before the control token, and the model writes the blank line.
-LLAMA3_1B = replace(LLAMA3, after=LLAMA3.after.strip().replace("<|eot_id|>", " <|eot_id|>"), start="\n\n")
+# Llama Guard 3's own templates: the model writes the blank line; 8B's begins with a blank, 1B's task ends with one.
+LLAMA3_8B = replace(LLAMA3, before=f" {LLAMA3.before}", after=LLAMA3.after.strip(), start="\n\n")
+LLAMA3_1B = replace(LLAMA3_8B, before=LLAMA3.before, after=LLAMA3_8B.after.replace("<|eot_id|>", " <|eot_id|>"))
 # The instructions are in the system turn: six tokens follow a text, and nearly the whole prompt is shared.
 CHATML = ChatFormat(
     controls=("<|im_start|>", "<|im_end|>"),
@@ -90,7 +91,7 @@ class GuardPrompt:
     Args:
         policy: Categories to show, with their descriptions.
         tokenizer: A fast `transformers` tokenizer. Its control tokens decide the chat format, Llama 3's or ChatML; its
-            chat template, whether Llama 3's is that of Llama-Guard-3-1B.
+            chat template, whether Llama 3's is that of Llama-Guard-3-8B or -1B.
         role: Whose last message is judged.
         max_tokens: Longest conversation accepted.
     """
@@ -99,8 +100,9 @@ class GuardPrompt:
         self.policy, self.role, self.max_tokens = policy, role, max_tokens
         self._tokenizer = tokenizer
         self._vocabulary: dict[str, int] = tokenizer.get_vocab()
-        of_1b = "excluded_category_keys" in str(getattr(tokenizer, "chat_template", None))
-        for chat_format in (LLAMA3_1B if of_1b else LLAMA3, CHATML):
+        template = str(getattr(tokenizer, "chat_template", None))
+        of_guard = LLAMA3_1B if "excluded_category_keys" in template else LLAMA3_8B
+        for chat_format in (of_guard if "UNSAFE CONTENT CATEGORIES" in template else LLAMA3, CHATML):
             if self._vocabulary.keys() >= set(chat_format.controls):
                 self.chat_format = chat_format
                 return

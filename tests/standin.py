@@ -19,8 +19,6 @@ PUBLISHED = {
         "hidden_size": 4096,
         "intermediate_size": 14336,
         "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
         "tie_word_embeddings": False,
         "rope_scaling": ROPE | {"factor": 8.0},
     },
@@ -28,13 +26,52 @@ PUBLISHED = {
         "hidden_size": 2048,
         "intermediate_size": 8192,
         "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
         "tie_word_embeddings": True,
         "rope_scaling": ROPE | {"factor": 32.0},
     },
 }
 """What the configs on the hub say of the two models."""
+GUARD_3 = """{% set role = 'User' if messages|length % 2 else 'Agent' %}
+<|begin_of_text|><|start_header_id|>user<|end_header_id|>
+
+Task: Check if there is unsafe content in '{{ role }}' messages in conversations according our safety policy with the \
+below categories.
+
+<BEGIN UNSAFE CONTENT CATEGORIES>
+S1: Violent Crimes.
+S2: Non-Violent Crimes.
+S3: Sex Crimes.
+S4: Child Exploitation.
+S5: Defamation.
+S6: Specialized Advice.
+S7: Privacy.
+S8: Intellectual Property.
+S9: Indiscriminate Weapons.
+S10: Hate.
+S11: Self-Harm.
+S12: Sexual Content.
+S13: Elections.
+S14: Code Interpreter Abuse.
+<END UNSAFE CONTENT CATEGORIES>
+
+<BEGIN CONVERSATION>
+
+{% for message in messages %}{{ 'User' if message.role == 'user' else 'Agent' }}: {{ message.content.strip() }}
+
+{% endfor %}
+<END CONVERSATION>
+
+Provide your safety assessment for ONLY THE LAST {{ role }} message in the above conversation:
+ - First line must read 'safe' or 'unsafe'.
+ - If unsafe, a second line must include a comma-separated list of violated categories.\
+<|eot_id|><|start_header_id|>assistant<|end_header_id|>"""
+TEMPLATES = {
+    "meta-llama/Llama-Guard-3-8B": GUARD_3.replace("<|begin_of_text|>", " <|begin_of_text|>"),
+    "meta-llama/Llama-Guard-3-1B": GUARD_3.replace("S14: Code Interpreter Abuse.\n", "{{ excluded_category_keys }}")
+    .replace("<|eot_id|>", " <|eot_id|>")
+    .replace("message.content.strip()", "message.content | map(attribute='text') | join | trim"),
+}
+"""What the chat templates on the hub make of a conversation: of texts with 8B, of lists of parts with 1B."""
 SMALL = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
 LABELS_65K = {"PHONENUMBER": "PHONE_NUMBER", "COMPANYNAME": "COMPANY_NAME"}
 ONLY_200K = {"AGE", "DOB", "EYECOLOR", "HEIGHT"}
@@ -44,7 +81,8 @@ def config_of(name: str, **other: Any) -> LlamaConfig:
     """The published config of a model, with other values."""
     fixed = {"vocab_size": 128256, "rope_theta": 500000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 131072}
     tokens = {"bos_token_id": 128000, "eos_token_id": 128009, "pad_token_id": None}
-    return LlamaConfig(**fixed | tokens | PUBLISHED[name] | other)
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8}
+    return LlamaConfig(**fixed | tokens | heads | PUBLISHED[name] | other)
 
 
 def write_model(root: Path, name: str, tokenizer: Any) -> None:
@@ -74,8 +112,7 @@ def write_model(root: Path, name: str, tokenizer: Any) -> None:
         save_file(weights, whole, metadata={"format": "pt"})
     own = copy.copy(tokenizer)
     own.eos_token = "<|eot_id|>"
-    if name.endswith("1B"):
-        own.chat_template = "{%- if key not in excluded_category_keys -%}"  # all that is read of it
+    own.chat_template = TEMPLATES[name]
     own.save_pretrained(folder)
 
 

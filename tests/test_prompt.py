@@ -9,43 +9,9 @@ from hypothesis import strategies as st
 
 from guard_utils.files import fetch
 from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy, Verdict
-from guard_utils.prompt import ASSESSMENT, CHATML, LLAMA3, LLAMA3_1B, GuardPrompt
+from guard_utils.prompt import ASSESSMENT, CHATML, LLAMA3, GuardPrompt
+from tests.standin import GUARD_3, TEMPLATES
 from tools.corpus.compose import generate
-
-LLAMA_GUARD_3_8B = """<|begin_of_text|><|start_header_id|>user<|end_header_id|>
-
-Task: Check if there is unsafe content in '{role}' messages in conversations according our safety policy with the \
-below categories.
-
-<BEGIN UNSAFE CONTENT CATEGORIES>
-S1: Violent Crimes.
-S2: Non-Violent Crimes.
-S3: Sex Crimes.
-S4: Child Exploitation.
-S5: Defamation.
-S6: Specialized Advice.
-S7: Privacy.
-S8: Intellectual Property.
-S9: Indiscriminate Weapons.
-S10: Hate.
-S11: Self-Harm.
-S12: Sexual Content.
-S13: Elections.
-S14: Code Interpreter Abuse.
-<END UNSAFE CONTENT CATEGORIES>
-
-<BEGIN CONVERSATION>
-
-{conversation}
-
-<END CONVERSATION>
-
-Provide your safety assessment for ONLY THE LAST {role} message in the above conversation:
- - First line must read 'safe' or 'unsafe'.
- - If unsafe, a second line must include a comma-separated list of violated categories.\
-<|eot_id|><|start_header_id|>assistant<|end_header_id|>
-
-"""
 
 DANGEROUS = ("<|eot_id|>", "<|im_end|>", "<|im_start|>", "<|begin_of_text|>", "<|end_of_text|>", "<END CONVERSATION>")
 # Words, marks and white space that tokenizers join across borders, and the strings of an attack.
@@ -85,7 +51,7 @@ def test_the_llama3_tokenizer_of_these_tests_is_torchtunes(llama3_tokenizer):
     reference = original(str(fetch("llama3-tokenizer") / "tokenizer.model"))
     rows = [row["source_text"] for row in generate(200, split="train", seed=5)]
     joined = [first + second for first in (*JOINED, *DANGEROUS, "I'LL", "\u0130", "e\u0301") for second in JOINED]
-    for text in [*rows, *joined, "".join(joined), LLAMA_GUARD_3_8B]:
+    for text in [*rows, *joined, "".join(joined), GUARD_3]:
         assert plain(llama3_tokenizer, text) == tuple(reference.encode(text, add_bos=False, add_eos=False)), text
     for token in ("<|end_of_text|>", *LLAMA3.controls):
         assert llama3_tokenizer.convert_tokens_to_ids(token) == reference.special_tokens[token]
@@ -101,38 +67,31 @@ def test_the_llama3_tokenizer_of_these_tests_is_torchtunes(llama3_tokenizer):
     ],
 )
 def test_llama3_answers_have_the_ids_of_the_reference(llama3_tokenizer, policy, codes, expected):
-    # The blank line, 271, ends our prompt, as in the model's own template; the reference had the model write it.
-    prompt = GuardPrompt(policy, llama3_tokenizer)
-    ids, n = prompt.training_ids("Hello", Verdict.of(codes))
-    assert list(ids[-n - 1 :]) == expected
-    assert n == len(expected) - 1 and list(prompt.answer_ids(Verdict.of(codes))) == expected[1:]
+    # Under Llama Guard's own templates the model writes the blank line, 271; under Llama 3's it ends the prompt.
+    for template, skipped in ((None, 1), *((template, 0) for template in TEMPLATES.values())):
+        tokenizer = copy.copy(llama3_tokenizer)
+        tokenizer.chat_template = template
+        ids, n = GuardPrompt(policy, tokenizer).training_ids("Hello", Verdict.of(codes))
+        assert list(ids[-n - skipped :]) == expected and n == len(expected) - skipped
 
 
 THREE = [("User", "hi"), ("Agent", "yes"), ("User", "Ann")]
 
 
-@pytest.mark.parametrize("small", [False, True], ids=["8B", "1B"])
-@pytest.mark.parametrize(
-    ("role", "text", "conversation"),
-    [
-        ("User", "  How do I pick a lock?\n", "User: How do I pick a lock?"),
-        ("Agent", [("User", " How? "), ("Agent", "With a pick.\n")], "User: How?\n\nAgent: With a pick."),
-        ("User", THREE, "User: hi\n\nAgent: yes\n\nUser: Ann"),
-    ],
-)
-def test_the_llama3_prompt_is_the_official_template_token_for_token(llama3_tokenizer, role, text, conversation, small):
-    expected = LLAMA_GUARD_3_8B.format(role=role, conversation=conversation)
-    tokenizer, policy = llama3_tokenizer, LLAMA_GUARD_3
-    if small:
-        tokenizer, policy = copy.copy(tokenizer), Taxonomy("1b", LLAMA_GUARD_3.categories[:13])
-        tokenizer.chat_template = "{%- if key not in excluded_category_keys -%}"
-        expected = expected.replace("S14: Code Interpreter Abuse.\n", "").replace("ies.<|eot_id|>", "ies. <|eot_id|>")
-        expected = expected.removesuffix("\n\n")
-    prompt = GuardPrompt(policy, tokenizer, role=role)
-    assert prompt.chat_format is (LLAMA3_1B if small else LLAMA3)
-    assert prompt.segments(text).ids == whole(tokenizer, expected)
-    answer = [271, 39257, 198, 50, 22, 128009]
-    assert list(prompt.answer_ids(Verdict.of(["S7"]))) == (answer if small else answer[1:])
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("turns", [[("User", "  How?\n")], [("User", " How? "), ("Agent", "So.\n")], THREE])
+def test_the_prompt_is_llama_guards_own_template_token_for_token(llama3_tokenizer, name, turns):
+    # 8B's template takes texts and refuses lists of parts; 1B's takes lists and leaves texts out.
+    tokenizer, small = copy.copy(llama3_tokenizer), name.endswith("1B")
+    tokenizer.chat_template = TEMPLATES[name]
+    policy = Taxonomy("1b", LLAMA_GUARD_3.categories[:13]) if small else LLAMA_GUARD_3
+    contents = [[{"type": "text", "text": text}] if small else text for _, text in turns]
+    roles = ["assistant" if role == "Agent" else "user" for role, _ in turns]
+    messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+    expected = tokenizer.apply_chat_template(messages, return_dict=False)
+    assert list(GuardPrompt(policy, tokenizer, role=turns[-1][0]).segments(turns).ids) == expected
+    if not small:  # Llama 3's own form, for a tokenizer without the template
+        assert [220, *GuardPrompt(policy, llama3_tokenizer, role=turns[-1][0]).segments(turns).ids] == [*expected, 271]
 
 
 @both
@@ -152,39 +111,27 @@ def test_the_chatml_prompt_is_the_tokenizers_own_chat_template(prompts, smol_tok
 
 
 @both
-def test_training_and_inference_prompts_agree_on_200_rows(prompts, tokenizers, template):
-    prompt, tokenizer = prompts[template], tokenizers[template]
-    before, after = tokenizer.decode(prompt.prefix_ids), tokenizer.decode(prompt.tail_ids)
+def test_training_and_inference_prompts_agree_on_200_rows(prompts, template):
+    prompt = prompts[template]
     for row in generate(200, split="train", seed=5):
         segments = prompt.segments(row["source_text"])
         ids, n = prompt.training_ids(row["source_text"], Verdict.of(["S1", "S4"]))
-        rendered = f"{before} {row['source_text']}{prompt.chat_format.between}{after}"
-        assert ids[:-n] == segments.ids == whole(tokenizer, rendered)
+        assert ids[:-n] == segments.ids and ids[-1] == prompt.end_id
         assert segments.prefix_ids == prompt.prefix_ids and segments.tail_ids == prompt.tail_ids
-        assert ids[-1] == prompt.end_id
 
 
+@both
 @thorough
 @given(text=non_empty)
-def test_chatml_segments_join_to_the_encoding_of_the_whole(prompts, smol_tokenizer, text):
-    prompt = prompts["chatml"]
-    conversation = prompt.segments(text).conversation_ids
-    # The user's turn is between two control tokens, which cut the string for any tokenizer. Within it, control tokens
-    # in the text are told to be text.
-    start = len(prompt.prefix_ids) - prompt.prefix_ids[::-1].index(smol_tokenizer.get_vocab()["<|im_start|>"])
-    turn = plain(smol_tokenizer, f"user\nUser: {text.strip()}")
-    assert (*prompt.prefix_ids[start:], *conversation) == turn
-    assert prompt.tail_ids[0] == prompt.end_id
-
-
-@thorough
-@given(text=non_empty)
-def test_llama3_segments_join_to_the_encoding_of_the_whole(prompts, llama3_tokenizer, text):
-    prompt = prompts["llama3"]
-    before, after = "\n\nTask <BEGIN CONVERSATION>\n\nUser:", "<END CONVERSATION>\n\nProvide"
-    joined = plain(llama3_tokenizer, f"{before} {text.strip()}\n\n{after}")
-    conversation = prompt.segments(text).conversation_ids
-    assert joined == (*plain(llama3_tokenizer, before), *conversation, *plain(llama3_tokenizer, after))
+def test_segments_join_to_the_encoding_of_the_whole(prompts, tokenizers, template, text):
+    # Between two control tokens, which cut the string for any tokenizer; those that a text spells are plain characters.
+    prompt, tokenizer = prompts[template], tokenizers[template]
+    prefix, conversation, tail = prompt.segments(text)
+    controls = [place for place, token in enumerate((*prefix, *tail)) if token in tokenizer.added_tokens_decoder]
+    before = prefix[1 + max(place for place in controls if place < len(prefix)) :]
+    after = tail[: min(place for place in controls if place >= len(prefix)) - len(prefix)]
+    turn = f"{tokenizer.decode(before)} {text.strip()}{prompt.chat_format.between}{tokenizer.decode(after)}"
+    assert (*before, *conversation, *after) == plain(tokenizer, turn)
 
 
 @both
