@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export GUARD_UTILS_CACHE ?= $(HOME)/.cache/guard_utils
 
-.PHONY: verdict tutorial test notebooks book book-check check clean
+.PHONY: verdict tutorial further test notebooks book book-check check clean
 
 # What the guard says of a text, as typed: make would expand the `$5` of a `$500`.
 TEXT ?= Could you ask Carmen whether 109.4.61.213 is still ours?
@@ -17,8 +17,12 @@ verdict: $(VENV)/.installed
 
 tutorial: $(VENV)/.installed
 	$(RUN) -m guard_utils fetch --all
-	$(RUN) -m tools.notebooks run --profile laptop
+	$(RUN) -m tools.notebooks run --profile laptop --last 05
 	$(RUN) -m tools.publish report laptop
+
+# Going further: 06 and 07, after the tutorial.
+further: $(VENV)/.installed
+	$(RUN) -m tools.notebooks run --profile laptop
 
 test: $(VENV)/.tested
 	$(RUN) -m guard_utils fetch --all

@@ -127,12 +127,13 @@ def _fleeting(output: Any) -> bool:
     return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
-def run_all(profile: str, *, only: str = "", keep: bool = False, solved: bool = False) -> int:
+def run_all(profile: str, *, only: str = "", last: str = "99", keep: bool = False, solved: bool = False) -> int:
     """Runs the notebooks of a profile in order and prints what happened to each.
 
     Args:
         profile: Name of a profile.
         only: Start of a notebook's name, to run just that one.
+        last: Number of the last one to run.
         keep: Whether to write the executed notebooks to `notebooks/` as well, with the files that readers begin with.
         solved: Whether to add each solution to its stub.
 
@@ -143,20 +144,20 @@ def run_all(profile: str, *, only: str = "", keep: bool = False, solved: bool = 
     lock = FileLock(run.folder / "notebooks.lock", blocking=False)
     try:
         with lock:
-            return _run_all(run, only, keep, solved)
+            return _run_all(run, only, last, keep, solved)
     except Timeout:
         print(f"another run works in {run.folder}; wait until it ends, or set GUARD_ARTIFACTS to another folder")
         return 1
 
 
-def _run_all(run: Run, only: str, keep: bool, solved: bool) -> int:
+def _run_all(run: Run, only: str, last: str, keep: bool, solved: bool) -> int:
     folder = run.folder / "notebooks"
     timings_path = run.folder / "timings.json"
     timings = json.loads(timings_path.read_text()) if timings_path.exists() else {}
     state = f"{_code_state()} {solved}"
     for source in sources():
         state = hashlib.sha256((state + source.read_text(encoding="utf-8")).encode()).hexdigest()
-        if only and not source.stem.startswith(only):
+        if not source.stem.startswith(only) or source.stem[:2] > last:
             continue
         executed, mark = folder / f"{source.stem}.ipynb", folder / f".{source.stem}.state"
         if executed.exists() and mark.exists() and mark.read_text() == state and not only:
@@ -181,7 +182,7 @@ def _code_state() -> str:
     root = repository()
     digest = hashlib.sha256(sys.version.encode())
     code = ("guard_utils/**/*.py", "guard_utils/**/*.csv", "torchtune_configs/*.yaml", "pyproject.toml")
-    for pattern in (*code, "notebooks/expected/*.toml", "notebooks/data/*.parquet"):
+    for pattern in (*code, "notebooks/expected/*.toml", "notebooks/data/*.parquet", "notebooks/data/own/*"):
         for path in sorted(root.glob(pattern)):
             digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
@@ -243,10 +244,11 @@ def main() -> int:
     parser.add_argument("command", choices=["run"])
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("--only", default="", metavar="NN", help="run one notebook, whether it changed or not")
+    parser.add_argument("--last", default="99", metavar="NN", help="stop after this one")
     parser.add_argument("--keep", action="store_true", help="write the executed notebooks to notebooks/ as well")
     parser.add_argument("--solved", action="store_true", help="fill in the solutions of the exercises, as tests do")
     given = parser.parse_args()
-    return run_all(given.profile, only=given.only, keep=given.keep, solved=given.solved)
+    return run_all(given.profile, only=given.only, last=given.last, keep=given.keep, solved=given.solved)
 
 
 if __name__ == "__main__":

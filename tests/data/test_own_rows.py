@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from guard_utils.data.examples import Span
 from guard_utils.data.labels import LabelMap, LabelRule
 from guard_utils.data.own_rows import own_examples
 from guard_utils.data.rows import DataError
@@ -67,6 +68,13 @@ def test_rows_are_the_same_from_each_kind_of_file(tmp_path, pets):
     assert len({example.template_id for example in read[0]}) == 3
 
 
+def test_an_empty_cell_of_labels_is_safe(tmp_path, pets):
+    file = write(tmp_path / "rows.csv", 'text,labels\na cat,"CAT,FISH"\na stone,\n')
+    assert [example.codes for example in own_examples(file, pets, MAP)] == [("S1",), ()]
+    file = write(tmp_path / "rows.jsonl", [{"text": "a cat", "labels": [[2, 5, "CAT"], "FISH"]}])
+    assert own_examples(file, pets, MAP)[0].spans == (Span(2, 5, "CAT", "S1"), Span(-1, -1, "FISH", None))
+
+
 def test_labels_responses_and_turns(tmp_path, pets):
     rows = [{"text": "Which pet?", "response": "a cat", "labels": ["CAT"]}]
     rows.append({"turns": [["User", "hi"], ["Agent", "yes?"], ["User", "hm"], ["Agent", "fish"]], "labels": ["FISH"]})
@@ -83,9 +91,10 @@ def test_labels_responses_and_turns(tmp_path, pets):
     [
         ("a.jsonl", [{"text": "x", "codes": "S1,S2"}], "row 1, field 'codes': 'S1,S2'; write a list"),
         ("a.jsonl", [{"text": "x", "codes": ["S3"]}], "'codes': .'S3'. are not in policy 'pets', which has S1, S2"),
-        ("a.jsonl", [{"text": "x"}], "field 'codes': a row needs 'codes' or 'labels'"),
+        ("a.jsonl", [{"text": "x"}], "field 'labels': a row needs 'codes' or 'labels'"),
         ("a.jsonl", [{"text": "x", "codes": [], "labels": ["CAT"]}], "one of them"),
-        ("a.jsonl", [{"text": "x", "labels": ["BIRD"]}], "'labels': .'BIRD'. are not all in label map 'pets'"),
+        ("a.jsonl", [{"text": "x", "labels": ["BIRD"]}], "'labels': 'BIRD' is not in label map 'pets'"),
+        ("a.jsonl", [{"text": "a cat", "labels": [[2, 9, "CAT"]]}], "CAT stands at 2 to 9 of a text of 5 characters"),
         ("a.jsonl", [{"text": " ", "codes": []}], "field 'text': ' '; give text"),
         ("a.jsonl", [{"text": "x" * 9000, "codes": []}], "9,000 characters"),
         ("a.jsonl", [{"text": 7, "codes": []}], "field 'text': 7; give text"),

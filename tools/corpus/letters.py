@@ -75,6 +75,16 @@ def disguise(piece: Piece, rng: random.Random) -> Piece:
     return Piece(unicodedata.normalize("NFC", rng.choice(ways)(piece.text)), piece.label)
 
 
+def _fill(frames: Sequence[Clause], joint: str, values: Values) -> list[Piece]:
+    pieces: list[Piece] = []
+    for number, frame in enumerate(frames):
+        if number:
+            pieces.append(Piece(joint))
+        for place, part in enumerate(frame.parts):
+            pieces += values.pieces(part) if place % 2 else [Piece(part)] if part else []
+    return pieces
+
+
 class _Writer:
     """Writes the letters of one split with one random generator."""
 
@@ -90,13 +100,7 @@ class _Writer:
         (language,) = rng.choices(*self.languages)
         (count,) = rng.choices(list(FRAME_COUNTS), list(FRAME_COUNTS.values()))
         frames = self._choose(language, count)
-        joint = rng.choice(JOINTS)
-        pieces: list[Piece] = []
-        for number, frame in enumerate(frames):
-            if number:
-                pieces.append(Piece(joint))
-            for place, part in enumerate(frame.parts):
-                pieces += self.values[language].pieces(part) if place % 2 else [Piece(part)] if part else []
+        pieces = _fill(frames, rng.choice(JOINTS), self.values[language])
         return render_row(row_id, self._restyle(pieces), frames, language=language, split=self.split)
 
     def _choose(self, language: str, count: int) -> list[Clause]:
@@ -148,16 +152,15 @@ def own_split(text: str, situation: str) -> Split:
 
 
 def generate_own(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Generates rows of notebook 07's own policy: `id`, `text`, `labels`, and the frame as `template_id`.
+    """Generates rows of notebook 07's own policy: `id`, `text`, `labels` with places, the frame as `template_id`.
 
-    A row is one frame of `own/`, or, one training row in three, of the letters; no test frame is ever trained on.
+    A training row is one frame of `own/` or two, a test row one; no test frame is ever trained on.
     """
     rng = random.Random(f"{seed}:own:{split}")
     bank = [frame for frame in read_bank(HERE / "own", split_of=own_split) if frame.split == split]
-    others, values = _frames("en", "train"), Values(language="en", split=split, rng=rng)
+    values = Values(language="en", split=split, rng=rng)
     for number in range(n):
-        frame = rng.choice(others) if split == "train" and rng.random() < 1 / 3 else bank[number % len(bank)]
-        pieces = [p for i, part in enumerate(frame.parts) for p in (values.pieces(part) if i % 2 else [Piece(part)])]
-        row = render_row(f"own-{split}-{number:04d}", pieces, [frame], language="en", split=split)
-        labels = list(dict.fromkeys(span["label"] for span in row["privacy_mask"]))
+        frames = [bank[number % len(bank)], *([rng.choice(bank)] if split == "train" and rng.random() < 0.5 else [])]
+        row = render_row(f"own-{split}-{number:04d}", _fill(frames, " ", values), frames, language="en", split=split)
+        labels = [(span["start"], span["end"], span["label"]) for span in row["privacy_mask"]]
         yield {"id": row["id"], "text": row["source_text"], "labels": labels, "template_id": row["template_id"]}
