@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from guard_utils.data.examples import Example
 from guard_utils.files import write_text
-from guard_utils.policy import Category, Taxonomy, Verdict, require_list
+from guard_utils.policy import Category, Taxonomy, Verdict, require, require_list
 from guard_utils.training_rows import read_training_row
 
 
@@ -128,16 +128,16 @@ class _Formatter:
     def _check_options(self, seed: object) -> None:
         categories = self._guidelines.categories
         good = bool(categories) and all(isinstance(category, Category) for category in categories)
-        _require(good, "categories", categories, "give at least one Category")
-        _require(isinstance(seed, int), "random_seed", seed, "a rerun needs an int")
+        require(good, "categories", categories, "give at least one Category")
+        require(isinstance(seed, int), "random_seed", seed, "a rerun needs an int")
         position, template = self._generation.explanation_position, self._prompt.instructions_format_string
         good = position in (None, *ExplanationPosition)
-        _require(good, "explanation_position", position, "give an ExplanationPosition or None")
+        require(good, "explanation_position", position, "give an ExplanationPosition or None")
         fields = {field for _, field, _, _ in Formatter().parse(template)} - {None}
         good = {"conversation"} <= fields <= {"conversation", "guidelines"}
-        _require(good, "instructions_format_string", template, "show {conversation}, {guidelines}; double other braces")
+        require(good, "instructions_format_string", template, "show {conversation}, {guidelines}; double other braces")
         chance = self._copies.probability_to_add_safe_examples_with_empty_responses
-        _require(0 <= chance <= 1, "probability_to_add_safe_examples_with_empty_responses", chance, "give 0 to 1")
+        require(0 <= chance <= 1, "probability_to_add_safe_examples_with_empty_responses", chance, "give 0 to 1")
         for copy, added in (
             ("safe_example_with_empty_response", chance > 0),
             ("dropped_violated_and_nonviolated_prompt_categories", self._drops_violated),
@@ -145,7 +145,7 @@ class _Formatter:
             name = f"explanation_for_augmentation_with_{copy}"
             why = getattr(self._copies, name)
             good = not added or position is None or isinstance(why, str)
-            _require(good, name, why, "say why these added examples are safe, or add none")
+            require(good, name, why, "say why these added examples are safe, or add none")
 
     def lines(self, index: int, example: TrainingExample) -> Iterator[str]:
         self._check(f"training example {index}:", example)
@@ -170,19 +170,19 @@ class _Formatter:
 
     def _check(self, where: str, example: TrainingExample) -> None:
         codes, label, listed = example.violated_category_codes, example.label, f"{where} violated_category_codes"
-        _require(isinstance(example.prompt, str), f"{where} prompt", example.prompt, "give its text or drop it")
-        _require(isinstance(example.response, str | None), f"{where} response", example.response, "give text or None")
-        _require(label in ("safe", "unsafe"), f"{where} label", label, "write 'safe' or 'unsafe'")
-        _require(isinstance(codes, list | tuple), listed, codes, "give a list, [] when safe")
+        require(isinstance(example.prompt, str), f"{where} prompt", example.prompt, "give its text or drop it")
+        require(isinstance(example.response, str | None), f"{where} response", example.response, "give text or None")
+        require(label in ("safe", "unsafe"), f"{where} label", label, "write 'safe' or 'unsafe'")
+        require(isinstance(codes, list | tuple), listed, codes, "give a list, [] when safe")
         for code in codes:
             fix = f"write one of {len(self._positions)} as {next(iter(self._positions))!r}"
-            _require(isinstance(code, str) and code in self._positions, f"{where} a violated code", code, fix)
-        _require(not codes or label == "unsafe", f"{listed} of a safe one", codes, "label it 'unsafe' or give []")
+            require(isinstance(code, str) and code in self._positions, f"{where} a violated code", code, fix)
+        require(not codes or label == "unsafe", f"{listed} of a safe one", codes, "label it 'unsafe' or give []")
         needed = self._generation.should_list_violated_codes or self._drops_others or self._drops_violated
         good = bool(codes) or label == "safe" or not needed
-        _require(good, f"{listed} of an unsafe one", codes, "list what is violated or label it 'safe'")
+        require(good, f"{listed} of an unsafe one", codes, "list what is violated or label it 'safe'")
         good = self._generation.explanation_position is None or isinstance(example.explanation, str)
-        _require(good, f"{where} explanation", example.explanation, "give the text to train on")
+        require(good, f"{where} explanation", example.explanation, "give the text to train on")
 
     def _line(self, example: TrainingExample, violated: list[int], shown: Collection[int]) -> str:
         """Writes one text whose prompt shows the categories at the given 0-based positions, numbered anew."""
@@ -210,11 +210,6 @@ class _Formatter:
         if position is ExplanationPosition.BEFORE_DECISION:
             return f"Explanation: {example.explanation}\n{answer}"
         return answer if position is None else f"{answer}\nExplanation: {example.explanation}"
-
-
-def _require(good: bool, what: str, value: object, fix: str) -> None:
-    if not good:
-        raise ValueError(f"{what} is {value!r}; {fix}")
 
 
 _BLOCK = 16

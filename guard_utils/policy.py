@@ -28,6 +28,12 @@ def require_list(value: object, what: str) -> None:
         raise TypeError(f"{what} is one text, {value[:40]!r}; pass a list of texts")
 
 
+def require(good: bool, what: str, value: object, fix: str) -> None:
+    """Raises a ValueError that names what is wrong, its value and the fix, unless it is good."""
+    if not good:
+        raise ValueError(f"{what} is {value!r:.200}; {fix}")
+
+
 @dataclass(frozen=True)
 class Category:
     """One kind of violation, as the prompt shows it; the description may be empty where the name says it all."""
@@ -124,28 +130,26 @@ def read_policy(path: str | Path) -> Taxonomy:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: not YAML in UTF-8 ({error}); correct it") from None
-    if not isinstance(content, dict) or set(content) != {"name", "categories"}:
-        raise ValueError(f"{path}: it holds {content!r:.80}; give 'name' and 'categories', and nothing else")
+    good = isinstance(content, dict) and set(content) == {"name", "categories"}
+    require(good, f"{path}: its content", content, "give 'name' and 'categories', and nothing else")
     name, entries = content["name"], content["categories"]
-    if not isinstance(name, str) or name in POLICIES or "[" in name:
-        raise ValueError(f"{path}, field 'name': {name!r}; give a text of your own, not one of {', '.join(POLICIES)}")
-    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_CATEGORIES:
-        count = len(entries) if isinstance(entries, list) else repr(entries)[:60]
-        raise ValueError(f"{path}, field 'categories': {count}; give a list of 1 to {MOST_CATEGORIES} categories")
-    categories: list[Category] = []
+    good = isinstance(name, str) and name not in POLICIES and "[" not in name
+    require(good, f"{path}, field 'name'", name, f"give a text of your own, none of {', '.join(POLICIES)}")
+    good = isinstance(entries, list) and 1 <= len(entries) <= MOST_CATEGORIES
+    require(good, f"{path}, field 'categories'", entries, f"give a list of 1 to {MOST_CATEGORIES} categories")
+    names: list[str] = []
     for number, entry in enumerate(entries, 1):
         where = f"{path}, category {number}"
-        if not isinstance(entry, dict) or not {"name"} <= set(entry) <= {"name", "description"}:
-            raise ValueError(f"{where}: {entry!r:.80}; give a 'name', perhaps a 'description', and nothing else")
+        good = isinstance(entry, dict) and {"name"} <= set(entry) <= {"name", "description"}
+        require(good, where, entry, "give a 'name', perhaps a 'description', and nothing else")
         for key, value in entry.items():
-            found = _UNFIT.search(value) if isinstance(value, str) else None
-            if found or not isinstance(value, str) or not value.strip():
-                held = f"it holds {found[0]!r}" if found else f"{value!r:.60}"
-                raise ValueError(f"{where}, field {key!r}: {held}; give one line of plain text without braces")
-        if entry["name"] in [category.name for category in categories]:
-            raise ValueError(f"{where}, field 'name': {entry['name']!r} is there already; give each its own")
-        categories.append(Category(**entry))
-    return Taxonomy(name, tuple(categories))
+            good = isinstance(value, str) and bool(value.strip()) and not _UNFIT.search(value)
+            require(good, f"{where}, field {key!r}", value, "give one line of text, no braces or control tokens")
+        require(
+            entry["name"] not in names, f"{where}, field 'name'", entry["name"], "another has it; give each its own"
+        )
+        names.append(entry["name"])
+    return Taxonomy(name, tuple(Category(**entry) for entry in entries))
 
 
 def find_policy(name_or_path: str | Path) -> Taxonomy:

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from guard_utils.policy import Taxonomy, Verdict, parse
+from guard_utils.policy import Taxonomy, Verdict, parse, require
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,22 @@ def read_training_row(line: str, taxonomy: Taxonomy, *, where: str = "training r
         row = json.loads(line)
         good = isinstance(row, dict) and set(row) - {"evidence"} == {"policy", "turns", "answer"}
         fix = "give a JSON object of 'policy', 'turns', 'answer', perhaps 'evidence', and nothing else"
-        _require(good, "row", row, fix)
+        require(good, "row", row, fix)
         codes, turns, answer = row["policy"], row["turns"], row["answer"]
-        _require(_are_texts(codes), "policy", codes, f"give a list of codes of {taxonomy.codes}")
+        require(_are_texts(codes), "policy", codes, f"give a list of codes of {taxonomy.codes}")
         policy = taxonomy if tuple(codes) == taxonomy.codes else taxonomy.select(codes)
         good = isinstance(turns, list) and all(_are_texts(turn) and len(turn) == 2 for turn in turns)
-        _require(good, "turns", turns, "give a list of [role, text] pairs of texts")
+        require(good, "turns", turns, "give a list of [role, text] pairs of texts")
         roles = [role for role, _ in turns]
         good = bool(roles) and roles == [("User", "Agent")[turn % 2] for turn in range(len(roles))]
-        _require(good, "roles of the turns", roles, "begin with 'User' and alternate with 'Agent'")
+        require(good, "roles of the turns", roles, "begin with 'User' and alternate with 'Agent'")
         verdict = parse(str(answer), policy)
         if not isinstance(verdict, Verdict) or verdict.text != answer:
             raise ValueError(f"answer is {answer!r}; write 'safe', or 'unsafe\\n' and ascending codes to S{len(codes)}")
         known, length, evidence = ("safe", *policy.codes), len(turns[-1][1]), row.get("evidence", [])
         good = isinstance(evidence, list) and all(isinstance(found, list) and len(found) == 2 for found in evidence)
         good = good and all(isinstance(end, int) and 0 < end <= length and code in known for end, code in evidence)
-        _require(good, "evidence", evidence, f"give [end, code] pairs: ends of values up to {length}, codes of {known}")
+        require(good, "evidence", evidence, f"give [end, code] pairs: ends of values up to {length}, codes of {known}")
         return TrainingRow(tuple(map(tuple, turns)), verdict, policy, tuple(map(tuple, evidence)))
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: row is {line!r:.80}; make it JSON ({error})") from error
@@ -59,8 +59,3 @@ def read_training_row(line: str, taxonomy: Taxonomy, *, where: str = "training r
 
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(part, str) for part in value)
-
-
-def _require(good: bool, what: str, value: object, fix: str) -> None:
-    if not good:
-        raise ValueError(f"{what} is {value!r}; {fix}")

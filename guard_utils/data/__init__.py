@@ -12,7 +12,7 @@ __getattr__, __all__ = room(
         "labels": "LabelMap LabelRule UnknownLabelError PII_65K PII_200K REFERENCE_EVALUATION_KEYS "
         "reference_codes_training reference_codes_evaluation",
         "rows": "load DataError",
-        "examples": "Example Span to_examples training_lines rows_fingerprint reference_selection",
+        "examples": "Example Span to_examples rows_fingerprint reference_selection",
         "reference_rows": "load_reference_rows reference_examples reference_labels",
         "own_rows": "own_examples",
         "splits": "Splits load_splits split_by_template leakage drop_leaks",

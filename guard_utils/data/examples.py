@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from guard_utils.data.labels import LabelMap, LabelRule, UnknownLabelError
-from guard_utils.data.rows import MAX_CHARACTERS, SCHEMA_65K, SCHEMA_200K, Schema, checked_rows
+from guard_utils.data.labels import LabelMap, UnknownLabelError
+from guard_utils.data.rows import SCHEMA_65K, SCHEMA_200K, Schema, checked_rows
 from guard_utils.policy import Role, Verdict, require_list
 
 
@@ -126,46 +126,6 @@ def to_examples(rows: Any, label_map: LabelMap, *, place: str = "rows") -> list[
         head = f"{place}: parts of a row contradict each other; its labels count as they are, check them:"
         warnings.warn(head + "".join(kinds), stacklevel=2)
     return examples
-
-
-def training_lines(rows: Any, label_map: LabelMap, *, place: str = "rows") -> Iterator[dict[str, str]]:
-    """Maps rows to lines `{"id", "text", "answer"}`: the fast way, for sets whose spans are not needed.
-
-    A `datasets.Dataset` of the 200k schema is read by columns, and the parts of a row are not compared. Other rows, and
-    rows with a fault, go through `to_examples`, which names row, field and fix before the first line.
-    """
-    lines = _lines_of_columns(rows, label_map.by_label)
-    if lines is None:
-        examples = to_examples(rows, label_map, place=place)
-        return ({"id": each.id, "text": each.text, "answer": each.verdict.text} for each in examples)
-    return lines
-
-
-def _lines_of_columns(rows: Any, rules: Mapping[str, LabelRule]) -> Iterator[dict[str, str]] | None:
-    """The lines of a `datasets.Dataset` whose columns are whole and of the usual types, None for any other rows."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from datasets import Dataset
-
-    span = pa.struct([("value", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("label", pa.string())])
-    types = dict.fromkeys(SCHEMA_200K.required, pa.string()) | {SCHEMA_200K.labels: pa.list_(span)}
-    if not isinstance(rows, Dataset) or not types.keys() <= set(rows.column_names):
-        return None
-    table = rows.select_columns(list(types)).with_format("arrow")[:]
-    if any(table[name].type != usual or table[name].null_count for name, usual in types.items()):
-        return None
-    ids, texts, masks = table["id"].to_pylist(), table[SCHEMA_200K.text].to_pylist(), table[SCHEMA_200K.labels]
-    spans = pc.list_flatten(masks).combine_chunks()
-    labels = spans.field("label").dictionary_encode()
-    names = labels.dictionary.to_pylist()
-    good = len(set(ids)) == len(ids) > 0 and all(map(str.strip, texts)) and max(map(len, texts)) <= MAX_CHARACTERS
-    if not good or any(part.null_count for part in (spans, *spans.flatten())) or not rules.keys() >= set(names):
-        return None
-    code_of = [rules[name].code for name in names]
-    codes = iter([code_of[place] for place in labels.indices.to_pylist()])
-    found = [frozenset(islice(codes, count)) for count in pc.list_value_length(masks).to_pylist()]
-    answers = {each: Verdict.of(each - {None}).text for each in set(found)}
-    return ({"id": id, "text": text, "answer": answers[each]} for id, text, each in zip(ids, texts, found, strict=True))
 
 
 def _spans(row: Mapping[str, Any], schema: Schema) -> list[tuple[int, int, str]]:

@@ -8,7 +8,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard_utils.data.examples import Example, Span, reference_selection, to_examples, training_lines
+from guard_utils.data.examples import Span, reference_selection, to_examples
 from guard_utils.data.labels import PII_65K, PII_200K, UnknownLabelError
 from guard_utils.data.rows import MAX_CHARACTERS, DataError, load
 from tests.data.made import Row, row_65k, row_200k, write_jsonl
@@ -131,12 +131,8 @@ def test_brackets_that_are_no_label_and_adjacent_labels_contradict_nothing(row: 
 LABELS = st.lists(st.sampled_from([rule.label for rule in PII_200K.rules]), max_size=6)
 
 
-def lines_of(examples: list[Example]) -> list[dict[str, str]]:
-    return [{"id": e.id, "text": e.text, "answer": e.verdict.text} for e in examples]
-
-
 @given(st.lists(st.tuples(LABELS, st.text(st.characters(exclude_categories=["Cs"]))), min_size=1, max_size=12))
-def test_examples_and_training_lines_are_those_of_the_rows(drawn: list[tuple[list[str], str]]) -> None:
+def test_examples_are_those_of_the_rows(drawn: list[tuple[list[str], str]]) -> None:
     rows = [row_200k(" ".join(f"<{name}|v>" for name in names) + "!", n) for n, (names, _) in enumerate(drawn)]
     for row, (_, text) in zip(rows, drawn, strict=True):
         row["source_text"] += text
@@ -144,18 +140,6 @@ def test_examples_and_training_lines_are_those_of_the_rows(drawn: list[tuple[lis
     examples = to_examples(rows, PII_200K)
     assert [e.codes for e in examples] == [PII_200K.codes(labels) for labels, _ in drawn]
     assert [e.text for e in examples] == [row["source_text"] for row in rows]
-    assert list(training_lines(Dataset.from_list(rows), PII_200K)) == lines_of(examples)
-
-
-def test_training_lines_of_a_selection_and_of_other_rows() -> None:
-    rows = [row_200k(text, n) for n, text in enumerate(["<CITY|Graz> <IPV4|1.1.1.1>", "", "Hi.", "<FIRSTNAME|Ada>"])]
-    chosen = Dataset.from_list(rows).select([3, 0, 2])
-    assert [line["answer"] for line in training_lines(chosen, PII_200K)] == ["unsafe\nS1", "unsafe\nS2,S4", "safe"]
-    assert list(training_lines(rows[2:], PII_200K)) == lines_of(to_examples(rows[2:], PII_200K))
-    tagged = Dataset.from_list([row_65k()])
-    assert list(training_lines(tagged, PII_65K)) == lines_of(to_examples(tagged, PII_65K))
-    numbered = Dataset.from_list([row_200k("Hi.", id=7)])
-    assert list(training_lines(numbered, PII_200K)) == [{"id": "7", "text": "Hi.", "answer": "safe"}]
 
 
 @pytest.mark.parametrize(
@@ -172,12 +156,12 @@ def test_training_lines_of_a_selection_and_of_other_rows() -> None:
         ({"privacy_mask": [NAME | {"label": "TEL"}]}, "'TEL': 1 times, first in mine, row 2"),
     ],
 )
-def test_training_lines_refuse_what_to_examples_refuses(fields: Row, told: str) -> None:
+def test_rows_of_a_data_set_are_refused_by_row_and_field(fields: Row, told: str) -> None:
     rows = Dataset.from_list([GOOD, GOOD | {"id": "2"} | fields])
     with pytest.raises(ValueError, match=told):
-        training_lines(rows, PII_200K, place="mine")
+        to_examples(rows, PII_200K, place="mine")
     with pytest.raises(DataError, match="no rows"):
-        training_lines(rows.select([]), PII_200K)
+        to_examples(rows.select([]), PII_200K)
 
 
 def test_reference_selection_is_the_first_n_in_file_order() -> None:
