@@ -112,10 +112,8 @@ def main() -> None:
         )
 
     for split, count in OWN_ROWS.items():
-        rows = list(generate_own(count, split=split, seed=SEED))
-        lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+        lines = "".join(f"{json.dumps(row)}\n" for row in generate_own(count, split=split, seed=SEED))
         write_text(repository() / "notebooks" / "data" / "own" / f"{split}.jsonl", lines)
-        print(f"own/{split}.jsonl: {count:,} rows, SHA-256 of the rows {sha256(rows)}")
 
 
 def _write(table: pa.Table, path: Path) -> None:

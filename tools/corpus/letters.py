@@ -28,7 +28,11 @@ LOOK_ALIKES = str.maketrans("aeopcxAEOPCTHKB", "аеорсхАЕОРСТНКВ")
 
 def letter_split(text: str) -> Split:
     """The split of a frame, by checksum of its text: one in ten is for validation."""
-    return "validation" if zlib.crc32(text.casefold().encode()) % 10 == 0 else "train"
+    return "validation" if _checksum(text) % 10 == 0 else "train"
+
+
+def _checksum(text: str) -> int:
+    return zlib.crc32(text.casefold().encode())
 
 
 @cache
@@ -146,18 +150,11 @@ def generate_letters(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[st
         yield writer.row(f"letter-{split}-{seed}-{number:06d}")
 
 
-def own_split(text: str, situation: str) -> Split:
-    """The split of a frame of `own/`: by checksum of its text, three in ten are for the test."""
-    return "test" if zlib.crc32(text.casefold().encode()) % 10 < 3 else "train"
-
-
 def generate_own(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Generates rows of notebook 07's own policy: `id`, `text`, `labels` with places, the frame as `template_id`.
-
-    A training row is one frame of `own/` or two, a test row one; no test frame is ever trained on.
-    """
+    """Generates rows of notebook 07's policy: one frame of `own/`, or two in training; no test frame is trained on."""
     rng = random.Random(f"{seed}:own:{split}")
-    bank = [frame for frame in read_bank(HERE / "own", split_of=own_split) if frame.split == split]
+    frames_of = read_bank(HERE / "own", split_of=lambda text, _: "test" if _checksum(text) % 10 < 3 else "train")
+    bank = [frame for frame in frames_of if frame.split == split]
     values = Values(language="en", split=split, rng=rng)
     for number in range(n):
         frames = [bank[number % len(bank)], *([rng.choice(bank)] if split == "train" and rng.random() < 0.5 else [])]
