@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from guard_utils.data.examples import Example, Span
 from guard_utils.formatter import (
@@ -29,7 +27,6 @@ from guard_utils.formatter import (
 from guard_utils.policy import PII, ParseFailure, Taxonomy, Verdict, parse
 from guard_utils.training_rows import TrainingRow, read_training_row
 
-quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 BEFORE, AFTER = ExplanationPosition.BEFORE_DECISION, ExplanationPosition.AFTER_DECISION
 NO_DROPS = AugmentationConfigs(should_add_examples_with_dropped_nonviolated_prompt_categories=False)
 DROP_VIOLATED = AugmentationConfigs(
@@ -221,14 +218,8 @@ def test_unsafe_without_codes_where_nothing_needs_them() -> None:
         ({"template": "{conversation} {"}, "Single '{'|expected '}'"),
         ({"augmentation": AugmentationConfigs(1.5)}, "empty_responses is 1.5; give 0 to 1"),
         ({"augmentation": AugmentationConfigs(float("nan"))}, "empty_responses is nan"),
-        (
-            {"augmentation": AugmentationConfigs(0.1), "position": AFTER},
-            "with_empty_response is None; say",
-        ),
-        (
-            {"augmentation": AugmentationConfigs(0, None, True, True), "position": BEFORE},
-            "categories is None; say",
-        ),
+        ({"augmentation": AugmentationConfigs(0.1), "position": AFTER}, "with_empty_response is None; say"),
+        ({"augmentation": AugmentationConfigs(0, None, True, True), "position": BEFORE}, "categories is None; say"),
     ],
 )
 def test_bad_option_is_reported_before_anything_is_read(options: dict[str, Any], message: str) -> None:
@@ -261,6 +252,11 @@ def test_rows_by_hand(tmp_path: Path) -> None:
         r'{"policy": ["S1", "S2", "S3", "S4", "S5"], "turns": [["User", "I am Ann"]], "answer": "unsafe\nS1"}',
         r'{"policy": ["S1", "S2", "S3", "S4", "S5"], "turns": [["User", "\u00e9\u2028\u0085"]], "answer": "safe"}',
     ]
+    rows = [read_training_row(line, PII) for line in path.read_text().split("\n")[:2]]
+    assert rows == [
+        TrainingRow((("User", "I am Ann"),), Verdict(("S1",)), PII),
+        TrainingRow((("User", "é\u2028\x85"),), Verdict(()), PII),
+    ]
     assert write_training_file([], path, PII) == 0 and path.read_bytes() == b""
 
 
@@ -270,63 +266,44 @@ def test_a_row_may_show_some_of_the_taxonomy_in_any_order_and_hold_a_conversatio
     assert read_training_row(line, PII) == TrainingRow(turns, Verdict(("S2",)), PII.select(["S4", "S1"]))
 
 
-def test_an_example_that_the_policy_cannot_answer_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"example 'id' has \['S6'\], policy 'pii' "):
-        write_training_file([judged("a"), judged("b", ("S6",))], tmp_path / "train.jsonl", PII)
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        (PII, r"example 'id' has \['S6'\], policy 'pii' "),
+        (PII.select(["S4", "S1"]), r"policy 'pii\[S4,S1\]' is a selection, .*pass 'pii'"),  # it would be misread
+        (PII.select(reversed(PII.codes)).select(["S1"]), r"policy 'pii\[.*\]' is a selection, .*pass 'pii"),
+    ],
+)
+def test_what_the_file_can_not_hold_is_refused_and_nothing_is_written(tmp_path: Path, policy: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        write_training_file([judged("a"), judged("b", ("S6",))], tmp_path / "train.jsonl", policy)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_selection_would_be_misread_and_is_refused(tmp_path: Path) -> None:
-    for policy in (PII.select(["S4", "S1"]), PII.select(reversed(PII.codes)).select(["S1"])):
-        with pytest.raises(ValueError, match=r"policy 'pii\[.*\]' is a selection, .*pass 'pii"):
-            write_training_file([judged("I am Ann", ("S1",))], tmp_path / "train.jsonl", policy)
-    assert list(tmp_path.iterdir()) == []
-
-
-@quick
-@given(st.data())
-def test_rows_survive_the_round_trip(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    taxonomy = Taxonomy("t", tuple(Category(f"name{i}") for i in range(data.draw(st.integers(1, 30)))))
-    drawn = data.draw(st.lists(st.tuples(st.text(max_size=20), st.sets(st.sampled_from(taxonomy.codes))), max_size=4))
-    examples = [judged(text, Verdict.of(codes).codes) for text, codes in drawn]
-    path = tmp_path_factory.mktemp("rows") / "train.jsonl"
-    assert write_training_file(examples, path, taxonomy) == len(examples)
-    found = [read_training_row(line, taxonomy) for line in path.read_text(encoding="ascii").splitlines()]
-    assert found == [TrainingRow((("User", item.text),), item.verdict, taxonomy) for item in examples]
-
-
+@pytest.mark.parametrize("shuffled", [False, True])
 @pytest.mark.parametrize(("others", "violated"), [(True, True), (True, False), (False, True)])
 def test_copies_are_shown_smaller_policies_and_answered_in_their_numbers(
-    tmp_path: Path, others: bool, violated: bool
+    tmp_path: Path, others: bool, violated: bool, shuffled: bool
 ) -> None:
     sets = [codes for size in range(4) for codes in combinations(PII.codes, size)] * 4
-    examples = [replace(judged(f"text {i}", codes), id=str(i)) for i, codes in enumerate(sets)]
-    for shuffled in (False, True):
-        prompting = LlamaGuardPromptConfigs("{conversation}", False, should_shuffle_category_codes=shuffled)
-        copies = AugmentationConfigs(
-            should_add_examples_with_dropped_nonviolated_prompt_categories=others,
-            should_add_examples_with_dropped_violated_and_nonviolated_prompt_categories=violated,
-        )
-        answering = LlamaGuardGenerationConfigs(True, None)
-        configs = FormatterConfigs(Guidelines(PII.categories, "S"), prompting, answering, copies)
-        path = tmp_path / "train.jsonl"
-        count = write_training_file(examples, path, PII, configs, policies=5)
-        lines = path.read_text().splitlines()
-        write_training_file(examples, path, PII, configs, policies=5)
-        assert path.read_text().splitlines() == lines, "the seed decides"
-        rows = [read_training_row(line, PII) for line in lines]
-        smaller = [row for row in rows if len(row.policy) < len(PII)]
-        assert count == len(rows) == len(examples) + len(smaller) and smaller
-        assert len(smaller) == len(examples) or not (others and violated)
-        assert len({row.policy.name for row in smaller}) <= 5
-        ascending = all(row.policy.name.split("[")[1] == ",".join(sorted(shown(row))) + "]" for row in smaller)
-        assert ascending != shuffled
-        for row in smaller:
-            wanted = sets[int(row.turns[0][1].removeprefix("text "))]
-            assert [shown(row)[row.policy.position(code)] for code in row.verdict.codes] == sorted(
-                set(wanted) & set(shown(row)), key=shown(row).index
-            )
-            assert others if set(wanted) <= set(shown(row)) else violated
+    examples = [judged(f"text {i}", codes) for i, codes in enumerate(sets)]
+    copies = AugmentationConfigs(0, None, others, violated)
+    chosen = configs(template="{conversation}", shuffle=shuffled, augmentation=copies)
+    chosen = replace(chosen, guidelines=Guidelines(PII.categories, "S"))
+    files = [tmp_path / "one.jsonl", tmp_path / "again.jsonl"]
+    counts = [write_training_file(examples, path, PII, chosen, policies=5) for path in files]
+    assert files[0].read_bytes() == files[1].read_bytes(), "the seed decides"
+    rows = [read_training_row(line, PII) for line in files[0].read_text().splitlines()]
+    smaller = [row for row in rows if len(row.policy) < len(PII)]
+    assert counts[0] == len(rows) == len(examples) + len(smaller) and smaller
+    assert len(smaller) == len(examples) or not (others and violated)
+    assert len({row.policy.name for row in smaller}) <= 5
+    assert all(shown(row) == sorted(shown(row)) for row in smaller) != shuffled
+    for row in smaller:
+        wanted = sets[int(row.turns[0][1].removeprefix("text "))]
+        answered = [shown(row)[row.policy.position(code)] for code in row.verdict.codes]
+        assert answered == [code for code in shown(row) if code in wanted]
+        assert others if set(wanted) <= set(shown(row)) else violated
 
 
 def shown(row: TrainingRow) -> list[str]:

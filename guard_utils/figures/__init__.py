@@ -11,7 +11,6 @@ __getattr__, __all__ = room(
         "style": "Picture save",
         "charts": "plot_confusion plot_label_errors plot_label_sets plot_loss "
         "plot_multilabel_confusion plot_precision_recall plot_scores",
-        "diagrams": "plot_prefix_mask plot_trie",
-        "html": "marked_html reading_html tokens_html",
+        "views": "marked_html plot_prefix_mask plot_trie reading_html tokens_html",
     },
 )

@@ -1,6 +1,6 @@
 """Charts of counts, scores and curves, and heat maps: each takes a table and a title that states the finding.
 
-Computes no score: tables and intervals come from `metrics`. Drawings that explain are in `diagrams`.
+Computes no score: tables and intervals come from `metrics`. What a guard reads and answers is shown by `views`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,6 @@ from guard_utils.figures.style import (
     style,
 )
 
-LINES = ("-", "--", ":", "-.", (0, (5, 1)))
-
 
 @style()
 def plot_label_sets(counts: Mapping[str, int], *, title: str, top: int = 40) -> Figure:
@@ -54,10 +52,8 @@ def plot_label_sets(counts: Mapping[str, int], *, title: str, top: int = 40) -> 
 
 def _looks(systems: Sequence[str]) -> list[tuple[str, str, str]]:
     """Title, colour and marker of each system; those that are not of the series get what is left, in order."""
-    own = SYSTEMS | {look[0]: look for look in SYSTEMS.values()}
-    taken = [own[name] for name in systems if name in own]
-    left = cycle([look for look in SYSTEMS.values() if look not in taken] or SYSTEMS.values())
-    return [own[name] if name in own else (name, *next(left)[1:]) for name in systems]
+    left = cycle([look for name, look in SYSTEMS.items() if name not in systems] or SYSTEMS.values())
+    return [SYSTEMS[name] if name in SYSTEMS else (name, *next(left)[1:]) for name in systems]
 
 
 def _dots(ax: Axes, table: pd.DataFrame, places: Sequence[float], look: tuple[str, str, str], numbers: bool) -> None:
@@ -87,7 +83,7 @@ def plot_scores(table: pd.DataFrame, *, title: str, group: str = "metric", score
         group: Column whose values make the rows.
         score: What the x-axis measures.
     """
-    check(table, "system", group, "value", "low", "high")
+    check(table)
     groups, systems = list(table[group].unique()), list(table["system"].unique())
     numbers = len(groups) * len(systems) <= 45  # more would need a figure longer than a screen
     pitch = 0.2 if numbers else 0.11
@@ -114,7 +110,7 @@ def plot_loss(log: pd.DataFrame, *, title: str, entropy: float | None = None) ->
         entropy: Of the label sets, in nats per token: the loss of a model that knows only how frequent each answer is.
             Where the mean of five steps first falls below it is marked.
     """
-    check(log, "examples", "loss")
+    check(log)
     figure, (ax,) = canvas(title)
     mean = log["loss"].rolling(5).mean()
     ax.plot(log["examples"], log["loss"], color=BLUE, alpha=0.35, linewidth=0.9, label="each step")
@@ -138,11 +134,9 @@ def plot_loss(log: pd.DataFrame, *, title: str, entropy: float | None = None) ->
 def plot_precision_recall(curves: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
     """Draws curves (columns `precision, recall`), by name, on axes that show where they differ."""
     check(curves)
-    figure, (ax,) = canvas(title, width=7.5, height=max(4.2, 1.2 + 0.22 * len(curves)))
-    for i, (name, curve) in enumerate(curves.items()):
-        label = f"{name}: no positive" if curve.empty else name
-        color, line = SERIES[i % len(SERIES)], LINES[i // len(SERIES) % len(LINES)]
-        ax.plot(curve["recall"], curve["precision"], color=color, linestyle=line, linewidth=1.8, label=label)
+    figure, (ax,) = canvas(title, width=7.5, height=4.2)
+    for color, (name, curve) in zip(cycle(SERIES), curves.items(), strict=False):
+        ax.plot(curve["recall"], curve["precision"], color=color, linewidth=1.8, label=name)
     points = pd.concat(curves.values())
     left = np.nan_to_num(points.loc[points["precision"] < 0.98, "recall"].min())
     bottom = np.nan_to_num(points.loc[points["recall"] < 0.98, "precision"].min())
@@ -209,7 +203,7 @@ def plot_label_errors(table: pd.DataFrame, *, title: str, n: int = 20) -> Figure
 
     The darkest `n` labels are drawn; more where more disagree about a code in half of their rows or more.
     """
-    check(table, "label", "code", "rows", "missed", "extra", "disagreement")
+    check(table)
     darkest = table.groupby("label")["disagreement"].max().sort_values(ascending=False, kind="stable")
     labels = darkest.index[: max(n, int((darkest >= 0.5).sum()))]
     told = [

@@ -83,9 +83,7 @@ def canvas(title: str, *, width: float = 7.0, height: float = 4.0, **options: An
     return figure, list(figure.subplots(squeeze=False, **options).flat)
 
 
-def check(data: Sized, *columns: str) -> None:
-    """Raises a `ValueError` where there is nothing to draw, or where a table lacks one of the columns."""
-    if missing := [name for name in columns if name not in getattr(data, "columns", columns)]:
-        raise ValueError(f"the table lacks the columns {missing}; pass it as the function that made it returned it")
+def check(data: Sized) -> None:
+    """Raises a `ValueError` where there is nothing to draw."""
     if not len(data):
         raise ValueError("there is nothing to draw; pass at least one row, curve or text")

@@ -61,7 +61,7 @@ def _kind(row: Any) -> str:
     return "swapped" if len(row.missed) == len(row.extra) else "mixed"
 
 
-def error_table(df: pd.DataFrame, policy: Taxonomy, by: str) -> pd.DataFrame:
+def error_table(df: pd.DataFrame, policy: Taxonomy, by: str = "category") -> pd.DataFrame:
     """Counts the kinds of error by group.
 
     Groups are the values of a column such as `language`, or `category`: gold or predicted codes, "safe" for neither; a

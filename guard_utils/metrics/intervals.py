@@ -18,18 +18,6 @@ from guard_utils.metrics.scores import Array, Score, f1_of_counts, table_outcome
 from guard_utils.policy import Taxonomy
 
 LEVEL = 0.95
-WEIGHTS_AT_ONCE = 4_000_000
-
-
-def _clusters(df: pd.DataFrame, cluster: str | None) -> Array:
-    """Numbers the clusters of a table, [rows], in sorted order, so that row order does not matter."""
-    column = "id" if cluster is None else cluster
-    if column not in df.columns or df[column].isna().any():
-        raise ValueError(f"column {column!r} is missing or has a gap; cluster by a full column or pass cluster=None")
-    names, index = np.unique(df[column].astype(str).to_numpy(dtype=object), return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(f"all rows share {column} {names[0]!r}; an interval needs two: add rows or pass cluster=None")
-    return index
 
 
 def resample(
@@ -38,20 +26,20 @@ def resample(
     """Scores a table as it is, and resamples of it: [1 + resamples, scores].
 
     Rows with equal values in the column `cluster` are drawn together; None draws single rows. The same seed gives the
-    same draws, whatever the order of the rows.
+    same draws, whatever the order of the rows. All draws are in memory: 16 MB for 1,000 of 2,000 rows.
     """
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; draw at least 1, 1000 for a 95 % interval")
-    index = _clusters(df, cluster)
-    clusters, at_once = int(index.max()) + 1, max(1, WEIGHTS_AT_ONCE // len(df))
-    generator = np.random.default_rng(seed)
-    scores = [pd.DataFrame(score(np.ones((1, len(df)))))]
-    for start in range(0, resamples, at_once):
-        weights = np.zeros((min(at_once, resamples - start), len(df)))
-        for draw in weights:
-            draw += np.bincount(generator.integers(clusters, size=clusters), minlength=clusters)[index]
-        scores.append(pd.DataFrame(score(weights)))
-    return pd.concat(scores, ignore_index=True)
+    column = "id" if cluster is None else cluster
+    if column not in df.columns or df[column].isna().any():
+        raise ValueError(f"column {column!r} is missing or has a gap; cluster by a full column or pass cluster=None")
+    names, index = np.unique(df[column].astype(str).to_numpy(dtype=object), return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"all rows share {column} {names[0]!r}; an interval needs two: add rows or pass cluster=None")
+    weights, generator = np.ones((1 + resamples, len(df))), np.random.default_rng(seed)
+    for draw in weights[1:]:
+        draw[:] = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))[index]
+    return pd.DataFrame(score(weights))
 
 
 def percentiles(scores: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +53,6 @@ def bootstrap(df: pd.DataFrame, policy: Taxonomy, **draws: Any) -> pd.DataFrame:
 
     Metrics are those of `summary` but average precision, and `precision_<code>`, `recall_<code>`, `f1_<code>`.
     """
-    check_predictions(df, policy)
     return percentiles(resample(weighted_scores(df, policy), df, **draws)).rename_axis("metric").reset_index()
 
 

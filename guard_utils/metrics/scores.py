@@ -45,11 +45,6 @@ def f1_of_counts(tp: Array, fp: Array, fn: Array) -> Array:
     return ratio((support * f1).sum(axis=-1), support.sum(axis=-1))
 
 
-def with_unsafe(cells: Array) -> Array:
-    """Adds "unsafe" to bool [rows, categories] as one more category, the last."""
-    return np.column_stack([cells, cells.any(axis=1)])
-
-
 def category_scores(tp: Array, fp: Array, fn: Array) -> dict[str, Array]:
     """Precision, recall and F1 from counts [..., categories]; NaN where a category has no support."""
     supported = tp + fn > 0
@@ -60,8 +55,8 @@ def category_scores(tp: Array, fp: Array, fn: Array) -> dict[str, Array]:
     }
 
 
-def overall_scores(rows: npt.ArrayLike, tp: Array, fp: Array, fn: Array) -> dict[str, Array]:
-    """F1s over all categories, and safe against unsafe, from counts [..., categories + 1] of `with_unsafe`."""
+def overall_scores(rows: Array, tp: Array, fp: Array, fn: Array) -> dict[str, Array]:
+    """F1s over all categories, and safe against unsafe, from counts [..., categories + 1], "unsafe" being the last."""
     own = [counts[..., :-1] for counts in (tp, fp, fn)]
     hits, extra, missed = (counts.sum(axis=-1) for counts in own)
     support, f1 = tp + fn, category_scores(tp, fp, fn)["f1"]
@@ -97,20 +92,19 @@ def summary(df: pd.DataFrame, policy: Taxonomy) -> dict[str, float]:
     The binary scores read safe against unsafe, as the Llama Guard cards do: F1 and false positive rate of the verdict,
     average precision of P(unsafe). `outside` is the mean probability mass outside the grammar.
     """
-    check_predictions(df, policy)
-    gold, predicted = with_unsafe(gold_matrix(df, policy)), with_unsafe(predicted_matrix(df, policy))
-    unsafe = gold[:, -1]
-    scores = overall_scores(len(df), *(cells.sum(axis=0) for cells in outcomes(gold, predicted)))
-    found = {name: float(value) for name, value in scores.items()}
-    found["subset_accuracy"] = float((gold == predicted).all(axis=1).mean())
-    found["outside"] = float(df["outside"].mean())
+    scores = weighted_scores(df, policy)(np.ones((1, len(df))))
+    found = {name: float(value[0]) for name, value in scores.items() if not name.endswith(policy.codes)}
+    found["outside"] = float(df["outside"].mean())  # the last digit of a dot product differs between processors
+    unsafe = gold_matrix(df, policy).any(axis=1)
     found["binary_auprc"] = float(average_precision_score(unsafe, df["p_unsafe"])) if unsafe.any() else np.nan
     return found
 
 
 def weighted_scores(df: pd.DataFrame, policy: Taxonomy) -> Score:
     """The scores of `summary` and `per_category` that need no ranking, of rows that count several times or not."""
-    gold, predicted = with_unsafe(gold_matrix(df, policy)), with_unsafe(predicted_matrix(df, policy))
+    check_predictions(df, policy)
+    codes = (gold_matrix(df, policy), predicted_matrix(df, policy))
+    gold, predicted = (np.column_stack([cells, cells.any(axis=1)]) for cells in codes)  # "unsafe" is one more category
     exact, outside = (gold == predicted).all(axis=1), df["outside"].to_numpy(dtype=float)
     counted = [cells.astype(float) for cells in outcomes(gold, predicted)]
 

@@ -7,13 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from guard_utils.audit import (
-    find_mapping_errors,
-    label_codes,
-    mapping_corrections,
-    out_of_fold,
-    rank_label_issues,
-)
+from guard_utils.audit import find_mapping_errors, label_codes, mapping_corrections, out_of_fold, rank_label_issues
 from guard_utils.audit.changes import LabelNoise, wrong_pairs
 from guard_utils.data.examples import Example, Span
 from guard_utils.data.labels import reference_codes_evaluation
@@ -56,9 +50,8 @@ def test_nothing_is_certain_on_clean_labels(clean: list[Example]) -> None:
 
 
 def test_a_witness_taught_by_the_error_finds_nothing(witness: pd.DataFrame) -> None:
-    taught = witness.assign(predicted=witness["gold"])
-    none = find_mapping_errors(taught, PII)
-    assert none.empty and none[none["certain"]].empty
+    none = find_mapping_errors(witness.assign(predicted=witness["gold"]), PII)
+    assert none[none["certain"]].empty and none.empty
 
 
 def test_labels_have_the_codes_that_the_rules_gave_them(witness: pd.DataFrame) -> None:

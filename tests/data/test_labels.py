@@ -16,15 +16,6 @@ from guard_utils.data.labels import (
     reference_codes_training,
 )
 
-BOTH = """
-    ACCOUNTNAME ACCOUNTNUMBER AMOUNT BIC BITCOINADDRESS BUILDINGNUMBER CITY COUNTY CREDITCARDCVV CREDITCARDISSUER
-    CREDITCARDNUMBER CURRENCY CURRENCYCODE CURRENCYNAME CURRENCYSYMBOL DATE EMAIL ETHEREUMADDRESS FIRSTNAME GENDER IBAN
-    IP IPV4 IPV6 JOBAREA JOBTITLE JOBTYPE LASTNAME LITECOINADDRESS MAC MASKEDNUMBER MIDDLENAME NEARBYGPSCOORDINATE
-    ORDINALDIRECTION PASSWORD PHONEIMEI PIN PREFIX SECONDARYADDRESS SEX SSN STATE STREET TIME URL USERAGENT USERNAME
-    VEHICLEVIN VEHICLEVRM ZIPCODE
-"""
-ONLY_65K = "COMPANY_NAME DISPLAYNAME FULLNAME JOBDESCRIPTOR NAME NUMBER PHONE_NUMBER SEXTYPE STREETADDRESS SUFFIX"
-ONLY_200K = "AGE COMPANYNAME DOB EYECOLOR HEIGHT PHONENUMBER"
 VIOLATIONS = {
     "S1": {"NAME", "FULLNAME", "FIRSTNAME", "MIDDLENAME", "LASTNAME"},
     "S2": {"IP", "IPV4", "IPV6"},
@@ -34,9 +25,9 @@ VIOLATIONS = {
 }
 
 
-@pytest.mark.parametrize(("label_map", "own"), [(PII_65K, ONLY_65K), (PII_200K, ONLY_200K)])
-def test_map_decides_the_vocabulary_and_nothing_else(label_map: LabelMap, own: str) -> None:
-    assert sorted(label_map.by_label) == sorted((BOTH + own).split())
+@pytest.mark.parametrize(("label_map", "size"), [(PII_65K, 60), (PII_200K, 56)])
+def test_map_decides_each_label_with_a_reason(label_map: LabelMap, size: int) -> None:
+    assert len(label_map.by_label) == size
     for label, rule in label_map.by_label.items():
         expected = {code for code, labels in VIOLATIONS.items() if label in labels}
         assert set(label_map.codes([label])) == expected, label

@@ -97,14 +97,10 @@ def test_no_folder_and_no_file_are_said_with_the_fix(folder: Path, monkeypatch: 
         ([*ROWS[:1], *ROWS[2:]], r"row 1 has labels \['EMAIL'\], but the reference's row 2 has"),
         ([*ROWS[3:], *ROWS[:3]], r"row 1 has labels \['PHONENUMBER'\], but the reference's row 0 has \[\]"),
         ([row_200k("New.", 9), *ROWS], r"another order or release"),
-        (
-            [*ROWS[:3], row_200k("<GIVENNAME|Ada> <TEL|1>")],
-            r"labels \['GIVENNAME', 'TEL'\] are those of another release",
-        ),
+        ([*ROWS[:3], row_200k("<GIVENNAME|Ada> <TEL|1>")], r"labels \['GIVENNAME', 'TEL'\] are those of another"),
         ([row_65k(), row_65k()], "rows of another data set, with columns"),
         ([*ROWS[:2], row_65k()], "row 3, field 'source_text': missing"),
     ],
-    ids=["a row lacks", "another order", "a row more", "another release", "65k", "mixed columns"],
 )
 def test_other_rows_are_named_and_never_used(folder: Path, rows: list[Row], told: str) -> None:
     write_jsonl(folder / WHOLE, rows)

@@ -5,14 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from guard_utils.data.predictions import codes_of
 from guard_utils.policy import PII, Taxonomy
-
-
-def code_lists(rows: Iterable[Iterable[object]], policy: Taxonomy = PII) -> list[list[str]]:
-    """Lists of codes, from lists of codes or a bool matrix."""
-    if isinstance(rows, np.ndarray):
-        return [[code for code, here in zip(policy.codes, row, strict=True) if here] for row in rows]
-    return [list(map(str, row)) for row in rows]
 
 
 def predictions(
@@ -23,10 +17,13 @@ def predictions(
     **columns: object,
 ) -> pd.DataFrame:
     """Without probabilities, predicted codes get 0.9 and others 0.2; without answers, P >= 0.5 is predicted."""
-    said = code_lists(p >= 0.5 if predicted is None else predicted, policy)
+    gold, said = (
+        codes_of(rows, policy) if isinstance(rows, np.ndarray) else [list(row) for row in rows]
+        for rows in (gold, p >= 0.5 if predicted is None else predicted)
+    )
     if p is None:
         p = np.array([[0.9 if code in row else 0.2 for code in policy.codes] for row in said])
-    table = {"id": [f"r{i}" for i in range(len(said))], "gold": code_lists(gold, policy), "predicted": said}
+    table = {"id": [f"r{i}" for i in range(len(said))], "gold": gold, "predicted": said}
     table |= {f"p_{code}": p[:, i] for i, code in enumerate(policy.codes)}
     return pd.DataFrame(table | {"p_unsafe": p.max(axis=1), "outside": 0.01} | columns)
 

@@ -73,8 +73,8 @@ def test_every_disagreement_has_one_kind_in_any_order(rows, random):
         assert 0 <= row["confidence"] <= 1
     shuffled = df.sample(frac=1, random_state=random.randrange(2**31))
     pd.testing.assert_frame_equal(disagreements(shuffled, PII), found)
-    table = error_table(df, PII, "category")
-    pd.testing.assert_frame_equal(error_table(shuffled, PII, "category"), table)
+    table = error_table(df, PII)
+    pd.testing.assert_frame_equal(error_table(shuffled, PII), table)
     assert (table[list(KINDS)].sum(axis=1) == table["wrong"]).all()
 
 
@@ -87,16 +87,12 @@ def test_error_tables_by_hand():
             ([], [], []),
         ],
         language=["en", "en", "de", "de"],
-        template_id=["a", "a", "b", "b"],
-        situation=["x", "y", "x", "y"],
     )
-    category = error_table(df.set_axis([0] * len(df)), PII, "category")
+    category = error_table(df.set_axis([0] * len(df)), PII)
     assert category["rows"].to_dict() == {"S1": 2, "S4": 2, "safe": 1}
     assert category["missed"].to_dict() == {"S1": 1, "S4": 0, "safe": 0}
     assert category["policy boundary"].to_dict() == {"S1": 0, "S4": 1, "safe": 0}
     assert error_table(df, PII, "language")["wrong"].to_dict() == {"de": 1, "en": 1}
-    assert error_table(df, PII, "template_id")["wrong"].to_dict() == {"a": 1, "b": 1}
-    assert error_table(df, PII, "situation").loc["x", ["rows", "wrong"]].tolist() == [2, 2]
 
 
 def test_unknown_groups_and_missing_columns_are_named():

@@ -2,9 +2,7 @@
 
 import json
 from dataclasses import replace
-from importlib.util import find_spec
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -108,9 +106,8 @@ def test_patterns_follow_the_policy_by_name():
 def test_tfidf_learns_and_predicts_by_its_own_probabilities(corpus):
     train, validation = corpus
     table = tfidf(train, validation, PII)
-    p = table[[f"p_{code}" for code in PII.codes]].to_numpy()
-    assert table["predicted"].tolist() == [[c for c, v in zip(PII.codes, row, strict=True) if v >= 0.5] for row in p]
-    np.testing.assert_allclose(table["p_unsafe"], 1 - np.prod(1 - p, axis=1))
+    for code in PII.codes:
+        assert [code in codes for codes in table["predicted"]] == (table[f"p_{code}"] >= 0.5).tolist()
     assert table["id"].tolist() == [e.id for e in validation]
     assert summary(table, PII)["weighted_f1"] > 0.3
     pd.testing.assert_frame_equal(table, tfidf(train, validation, PII), obj="the same seed")
@@ -125,20 +122,6 @@ def test_tfidf_knows_only_the_share_of_a_category_that_none_or_all_have():
     assert (table[["p_S2", "p_S3", "p_S4"]] == 0).all(axis=None)
     alone = tfidf([replace(row, codes=row.codes[:-1]) for row in train], asked, PII.select(["S5"]))
     assert alone["p_S1"].equals(table["p_S1"]), "a policy of one category"
-
-
-TEXTS = {
-    "Please write to Carmen Ortega soon.": ["S1"],
-    "The server 109.4.61.213 is down.": ["S2"],
-    "Nothing to see here.": [],
-    "Charge 4242 4242 4242 4242 today.": ["S5"],
-}
-EXAMPLES = [example(number, text) for number, text in enumerate(TEXTS)]
-
-
-def installed(*modules):
-    absent = [name for name in modules if not find_spec(name)]
-    return pytest.mark.skipif(bool(absent), reason=f"the extra `rivals` is not installed: {absent}")
 
 
 @pytest.mark.parametrize("system", ["rampart", "presidio", "regex", "tfidf", "majority"])

@@ -1,20 +1,72 @@
-"""Drawings that explain how things work: the trie of verdicts, and attention behind a shared prefix.
+"""Views of what a guard reads and answers: marked texts, token runs, the trie of verdicts, attention behind a prefix.
 
-Scores nothing and loads no model: probabilities and lengths are given.
+Texts are HTML, where everything is escaped and colour never carries the meaning alone, so that they also read in print.
+Scores nothing and loads no model: probabilities, lengths and spans are given.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
 from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from guard_utils.figures.style import BLUE, FAINT, GREEN, MUTED, ORANGE, SKY, TEXT, canvas, style
+from guard_utils.data.examples import Span
+from guard_utils.figures.style import BLUE, FAINT, GREEN, MUTED, ORANGE, SERIES, SKY, TEXT, canvas, check, style
 from guard_utils.policy import Verdict
 from guard_utils.scoring.trie import VerdictTrie
+
+VISIBLE = str.maketrans({"\n": "↵", " ": "␣", "\t": "⇥"})
+PLAIN = "tex2jax_ignore mathjax_ignore"  # else a notebook reads two dollar amounts as a formula
+
+
+def marked_html(text: str, spans: Iterable[Span]) -> str:
+    """Renders a text as one `<p>` with its spans marked, each followed by label and code; no mark without an offset.
+
+    Raises:
+        ValueError: A span lies outside the text or overlaps another.
+    """
+    pieces, done = [], 0
+    for span in sorted((span for span in spans if span.start >= 0), key=lambda span: (span.start, span.end)):
+        if not done <= span.start < span.end <= len(text):
+            place = f"span {span.label} at {span.start}-{span.end} in a text of {len(text)} characters"
+            raise ValueError(f"{place} overlaps another or leaves the text; offsets must count its characters")
+        tag = f"{span.label} {span.code or ''}".strip()
+        marked = f"<mark>{escape(text[span.start : span.end])}<sub>{escape(tag)}</sub></mark>"
+        pieces += [escape(text[done : span.start]), marked]
+        done = span.end
+    return f"<p>{''.join(pieces)}{escape(text[done:])}</p>"
+
+
+def reading_html(errors: pd.DataFrame, spans: Mapping[str, Iterable[Span]]) -> str:
+    """Renders rows of `metrics.disagreements` for reading; `spans` holds by row id what is marked in its text."""
+    check(errors)
+    parts = []
+    for row in errors.to_dict("records"):
+        gold, predicted = (", ".join(row[name]) or "safe" for name in ("gold", "predicted"))
+        title = f"{row['id']} · {row['kind']} · gold {gold} · model {predicted} · sure {row['confidence']:.0%}"
+        body = marked_html(row["text"], spans.get(row["id"], ()))
+        parts.append(f'<div class="{PLAIN}" style="white-space:pre-wrap"><b>{escape(title)}</b>{body}</div>')
+    return "\n".join(parts)
+
+
+def tokens_html(runs: Mapping[str, Sequence[int]], decode: Callable[[int], str], *, shown: int = 40) -> str:
+    """Renders named runs of token ids, each token in a box; of a run longer than `shown`, the middle is counted."""
+    check(runs)
+    parts = []
+    for number, (name, ids) in enumerate(runs.items()):
+        color = SERIES[number % len(SERIES)]
+        frame = f'<code style="border:1px solid {color};border-radius:3px;padding:0 2px">'
+        boxes = [f"{frame}{escape(decode(token).translate(VISIBLE))}</code>" for token in ids]
+        if len(boxes) > shown:
+            boxes[shown - shown // 2 : len(boxes) - shown // 2] = [f"… {len(boxes) - shown:,} more …"]
+        title = f'<b style="color:{color}">{escape(name)}</b> · {len(ids):,} token{"s" * (len(ids) != 1)}'
+        parts.append(f'<p style="line-height:1.9">{title}<br>{" ".join(boxes)}</p>')
+    return "\n".join(parts)
 
 
 def _branch(ax: Axes, start: tuple[float, float], end: tuple[float, float], probability: float) -> None:
@@ -48,14 +100,8 @@ def plot_trie(
         title: The finding.
         top: Verdicts drawn; the others are summed in a line.
         wanted: A verdict that is drawn in any case, and marked.
-
-    Raises:
-        ValueError: The probabilities are not those of the trie's verdicts, or `wanted` is none of these.
     """
     p = np.asarray(probabilities, dtype=float)
-    if p.shape != (len(trie.verdicts),) or (wanted is not None and wanted not in trie.verdicts):
-        told = f"probabilities of shape {p.shape}, wanted {wanted}"
-        raise ValueError(f"{told}: pass the {len(trie.verdicts)} verdicts of one prompt, and want one of them")
     best = np.argsort(-p, kind="stable").tolist()
     shown = set(best[:top]) | {place for place, verdict in enumerate(trie.verdicts) if verdict == wanted}
     through = trie.visible()[list(trie.ends)]  # [verdicts, nodes]
@@ -75,7 +121,7 @@ def plot_trie(
             if node not in places:
                 places[node] = (1.25 * depth, line)
                 _branch(ax, before, places[node], mass[node])
-                _token(ax, places[node], token_text(trie.tokens[node]).replace("\n", "↵").replace(" ", "␣"))
+                _token(ax, places[node], token_text(trie.tokens[node]).translate(VISIBLE))
             before = places[node]
         _branch(ax, before, (end, line), p[verdict])
         told, color = (f"{name} (wanted)", GREEN) if trie.verdicts[verdict] == wanted else (name, TEXT)
@@ -101,12 +147,8 @@ def plot_prefix_mask(prefix_len: int, lengths: Sequence[int], *, title: str) -> 
     """Draws which token attends to which, in a stock batch and behind a shared prefix, to the same scale.
 
     `prefix_len` counts the tokens of the policy, `lengths` those of each conversation after it.
-
-    Raises:
-        ValueError: A length below 1.
     """
-    if not lengths or min(prefix_len, *lengths) < 1:
-        raise ValueError(f"prefix_len={prefix_len}, lengths={list(lengths)}: each must be at least 1")
+    check(lengths)
     longest = prefix_len + max(lengths)
     stock, packed = longest * len(lengths), prefix_len + sum(lengths)
     figure, (left, right) = canvas(title, width=8.5, height=4.9, ncols=2, sharex=True, sharey=True)
