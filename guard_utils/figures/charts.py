@@ -25,7 +25,6 @@ from guard_utils.figures.style import (
     TEXT,
     VERMILLION,
     canvas,
-    check,
     style,
 )
 
@@ -36,7 +35,6 @@ def plot_label_sets(counts: Mapping[str, int], *, title: str, top: int = 40) -> 
 
     One code is blue, several are orange.
     """
-    check(counts)
     sets = sorted(counts, key=lambda name: (-counts[name], name))[:top]
     figure, (ax,) = canvas(title, height=1.3 + 0.21 * len(sets))
     colors = [MUTED if name == "safe" else ORANGE if "," in name else BLUE for name in sets]
@@ -83,7 +81,6 @@ def plot_scores(table: pd.DataFrame, *, title: str, group: str = "metric", score
         group: Column whose values make the rows.
         score: What the x-axis measures.
     """
-    check(table)
     groups, systems = list(table[group].unique()), list(table["system"].unique())
     numbers = len(groups) * len(systems) <= 45  # more would need a figure longer than a screen
     pitch = 0.2 if numbers else 0.11
@@ -110,7 +107,6 @@ def plot_loss(log: pd.DataFrame, *, title: str, entropy: float | None = None) ->
         entropy: Of the label sets, in nats per token: the loss of a model that knows only how frequent each answer is.
             Where the mean of five steps first falls below it is marked.
     """
-    check(log)
     figure, (ax,) = canvas(title)
     mean = log["loss"].rolling(5).mean()
     ax.plot(log["examples"], log["loss"], color=BLUE, alpha=0.35, linewidth=0.9, label="each step")
@@ -133,7 +129,6 @@ def plot_loss(log: pd.DataFrame, *, title: str, entropy: float | None = None) ->
 @style()
 def plot_precision_recall(curves: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
     """Draws curves (columns `precision, recall`), by name, on axes that show where they differ."""
-    check(curves)
     figure, (ax,) = canvas(title, width=7.5, height=4.2)
     for color, (name, curve) in zip(cycle(SERIES), curves.items(), strict=False):
         ax.plot(curve["recall"], curve["precision"], color=color, linewidth=1.8, label=name)
@@ -166,7 +161,6 @@ def _heat(ax: Axes, shares: pd.DataFrame, texts: pd.DataFrame, *, label: str, si
 
 
 def _confusion(counts: pd.DataFrame, title: str, predicted: str, truth: str) -> tuple[Figure, Axes]:
-    check(counts)
     cell = min(0.6, max(0.3, 10 / len(counts)))  # inches
     side = cell * len(counts)
     figure, (ax,) = canvas(title, width=max(6.0, side + 2.6), height=max(4.0, side + 1.6))
@@ -203,7 +197,6 @@ def plot_label_errors(table: pd.DataFrame, *, title: str, n: int = 20) -> Figure
 
     The darkest `n` labels are drawn; more where more disagree about a code in half of their rows or more.
     """
-    check(table)
     darkest = table.groupby("label")["disagreement"].max().sort_values(ascending=False, kind="stable")
     labels = darkest.index[: max(n, int((darkest >= 0.5).sum()))]
     told = [

@@ -6,7 +6,6 @@ tell apart. pyplot is not used, so no global state is read or left behind.
 
 import re
 import textwrap
-from collections.abc import Sized
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -81,9 +80,3 @@ def canvas(title: str, *, width: float = 7.0, height: float = 4.0, **options: An
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.07))
     figure.suptitle(textwrap.fill(title, int(width * 9.3)), x=0.012, ha="left")
     return figure, list(figure.subplots(squeeze=False, **options).flat)
-
-
-def check(data: Sized) -> None:
-    """Raises a `ValueError` where there is nothing to draw."""
-    if not len(data):
-        raise ValueError("there is nothing to draw; pass at least one row, curve or text")

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from guard_utils.data.examples import Span
-from guard_utils.figures.style import BLUE, FAINT, GREEN, MUTED, ORANGE, SERIES, SKY, TEXT, canvas, check, style
+from guard_utils.figures.style import BLUE, FAINT, GREEN, MUTED, ORANGE, SERIES, SKY, TEXT, canvas, style
 from guard_utils.policy import Verdict
 from guard_utils.scoring.trie import VerdictTrie
 
@@ -44,7 +44,6 @@ def marked_html(text: str, spans: Iterable[Span]) -> str:
 
 def reading_html(errors: pd.DataFrame, spans: Mapping[str, Iterable[Span]]) -> str:
     """Renders rows of `metrics.disagreements` for reading; `spans` holds by row id what is marked in its text."""
-    check(errors)
     parts = []
     for row in errors.to_dict("records"):
         gold, predicted = (", ".join(row[name]) or "safe" for name in ("gold", "predicted"))
@@ -56,7 +55,6 @@ def reading_html(errors: pd.DataFrame, spans: Mapping[str, Iterable[Span]]) -> s
 
 def tokens_html(runs: Mapping[str, Sequence[int]], decode: Callable[[int], str], *, shown: int = 40) -> str:
     """Renders named runs of token ids, each token in a box; of a run longer than `shown`, the middle is counted."""
-    check(runs)
     parts = []
     for number, (name, ids) in enumerate(runs.items()):
         color = SERIES[number % len(SERIES)]
@@ -148,7 +146,6 @@ def plot_prefix_mask(prefix_len: int, lengths: Sequence[int], *, title: str) -> 
 
     `prefix_len` counts the tokens of the policy, `lengths` those of each conversation after it.
     """
-    check(lengths)
     longest = prefix_len + max(lengths)
     stock, packed = longest * len(lengths), prefix_len + sum(lengths)
     figure, (left, right) = canvas(title, width=8.5, height=4.9, ncols=2, sharex=True, sharey=True)

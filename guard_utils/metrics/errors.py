@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from guard_utils.data.predictions import codes_of, need_columns, score_matrix
+from guard_utils.data.predictions import codes_of, score_matrix
 from guard_utils.metrics.scores import Array, ratio, table_outcomes
 from guard_utils.policy import Taxonomy
 
@@ -39,7 +39,6 @@ def disagreements(df: pd.DataFrame, policy: Taxonomy) -> pd.DataFrame:
         to its surest mistake: P(code) of an extra, 1 - P(code) of a missed code), `missed`, `extra` (lists of codes)
         and `kind`.
     """
-    need_columns(df, "labels")
     _, extra, missed = table_outcomes(df, policy)
     score = score_matrix(df, policy)
     wrong = (missed | extra).any(axis=1)
@@ -74,7 +73,6 @@ def error_table(df: pd.DataFrame, policy: Taxonomy, by: str = "category") -> pd.
     if by == "category":
         codes = zip(df["gold"], df["predicted"], strict=True)
         df = df.assign(category=[sorted({*gold, *said}) or ["safe"] for gold, said in codes])
-    need_columns(df, by)
     long = df[[by]].assign(kind=kind).explode(by)
     rows = long.groupby(by, observed=True).size()
     counts = pd.crosstab(long[by], long["kind"]).reindex(index=rows.index, columns=list(KINDS), fill_value=0)
@@ -86,7 +84,6 @@ def error_table(df: pd.DataFrame, policy: Taxonomy, by: str = "category") -> pd.
 
 def _label_matrix(df: pd.DataFrame) -> tuple[list[str], Array]:
     """Source labels, sorted, and bool [rows, labels]: which stand in a row."""
-    need_columns(df, "labels")
     binarizer = MultiLabelBinarizer()
     present = binarizer.fit_transform(df["labels"]).astype(bool)
     return list(binarizer.classes_), present

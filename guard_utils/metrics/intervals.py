@@ -28,8 +28,6 @@ def resample(
     Rows with equal values in the column `cluster` are drawn together; None draws single rows. The same seed gives the
     same draws, whatever the order of the rows. All draws are in memory: 16 MB for 1,000 of 2,000 rows.
     """
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; draw at least 1, 1000 for a 95 % interval")
     column = "id" if cluster is None else cluster
     if column not in df.columns or df[column].isna().any():
         raise ValueError(f"column {column!r} is missing or has a gap; cluster by a full column or pass cluster=None")

@@ -218,17 +218,3 @@ def test_trie_always_has_the_wanted_verdict(top, rest):
 
 def test_prefix_mask_counts_tokens_with_padding():
     assert {"stock batch: 1,020 tokens", "shared prefix: 480 tokens, 2.1 times fewer"} <= set(words(draw("mask")))
-
-
-@pytest.mark.parametrize(
-    ("plot", "data"),
-    [
-        (figures.plot_label_sets, {}),
-        (figures.plot_loss, LOG[:0]),
-        (figures.plot_confusion, pd.DataFrame()),
-        (partial(figures.plot_prefix_mask, 240), []),
-    ],
-)
-def test_nothing_to_draw_is_an_error_that_says_so(plot, data):
-    with pytest.raises(ValueError, match="nothing to draw"):
-        plot(data, title="t")

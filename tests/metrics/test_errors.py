@@ -95,17 +95,6 @@ def test_error_tables_by_hand():
     assert error_table(df, PII, "language")["wrong"].to_dict() == {"de": 1, "en": 1}
 
 
-def test_unknown_groups_and_missing_columns_are_named():
-    df = make_table([(["S1"], [], ["FIRSTNAME"])])
-    with pytest.raises(ValueError, match=r"lack the columns \['language'\]"):
-        error_table(df, PII, "language")
-    for function in (disagreements, by_source_label, suspicious_labels):
-        with pytest.raises(ValueError, match=r"lack the columns \['labels'\]"):
-            function(df.drop(columns="labels"), PII)
-    with pytest.raises(ValueError, match="'S9'"):
-        by_source_label(df.assign(predicted=[["S9"]]), PII)
-
-
 def test_by_source_label_by_hand():
     df = make_table(
         [

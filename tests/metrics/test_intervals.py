@@ -124,7 +124,6 @@ def test_different_rows_are_named():
         ({"cluster": "kind"}, "column 'kind' is missing"),
         ({"cluster": "hole"}, "column 'hole' is missing or has a gap"),
         ({"cluster": "same"}, "all rows share same 'x'"),
-        ({"resamples": 0}, "resamples is 0"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
