@@ -36,6 +36,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     with _writing(path.parent, "GUARD_ARTIFACTS"), TemporaryDirectory(dir=path.parent, prefix=".") as scratch:
         made = Path(scratch) / path.name
         write(made)
+        if path.is_dir():
+            path.replace(Path(scratch) / "older")  # goes away with the scratch folder
         made.replace(path)
     return path
 

@@ -154,9 +154,11 @@ def read_policy(path: str | Path) -> Taxonomy:
 
 def find_policy(name_or_path: str | Path) -> Taxonomy:
     """The policy of a name in `POLICIES`, or of a YAML file; see `read_policy`."""
-    if str(name_or_path) not in POLICIES and not Path(name_or_path).is_file():
+    if str(name_or_path) in POLICIES:
+        return POLICIES[str(name_or_path)]
+    if not Path(name_or_path).is_file():
         raise FileNotFoundError(f"no policy {str(name_or_path)!r}; give one of {', '.join(POLICIES)}, or a YAML file")
-    return POLICIES.get(str(name_or_path)) or read_policy(name_or_path)
+    return read_policy(name_or_path)
 
 
 @dataclass(frozen=True)

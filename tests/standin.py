@@ -117,7 +117,7 @@ def write_model(root: Path, name: str, tokenizer: Any) -> None:
 
 
 def write_rows(root: Path, count: int) -> None:
-    """Writes rows of both schemas, with what is odd in the wild: adjacent values, brackets that are no label, CRLF."""
+    """Writes rows of both schemas with oddities of the wild: pieces of words, brackets that are no label, BOM, CRLF."""
     rows = list(generate(count, split="train", seed=11))
     for row in rows:
         row["language"] = "en"
@@ -128,7 +128,7 @@ def write_rows(root: Path, count: int) -> None:
     folder.mkdir()
     for name, made in (("200k", rows), ("65k", map(_in_65k, rows))):
         lines = "\r\n".join(json.dumps(row) for row in made)
-        (folder / f"pii-masking-{name}.jsonl").write_text(lines + "\r\n", newline="")
+        (folder / f"pii-masking-{name}.jsonl").write_text(lines + "\r\n", encoding="utf-8-sig", newline="")
 
 
 def _in_65k(row: dict[str, Any]) -> dict[str, Any]:
@@ -136,8 +136,8 @@ def _in_65k(row: dict[str, Any]) -> dict[str, Any]:
     text, tokens, tags, masked, done = row["source_text"], list[str](), list[str](), "", 0
 
     def add(part: str, label: str) -> None:
-        for number, token in enumerate(re.findall(r"\w+|[^\w\s]", part)):
-            tokens.append(token)
+        for number, found in enumerate(re.finditer(r"((?<=\w))?\w{1,5}|[^\w\s]", part)):
+            tokens.append(found[0] if found[1] is None else f"##{found[0]}")
             tags.append(f"{'I' if number else 'B'}-{label}" if label else "O")
 
     for mask in sorted(row["privacy_mask"], key=lambda mask: mask["start"]):

@@ -3,10 +3,12 @@
 Only the dimensions of the config's model, the number of its steps and the device are others.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -23,8 +25,9 @@ from guard_utils.policy import PII
 from guard_utils.profiles import PROFILES, Run, repository
 from guard_utils.prompt import GuardPrompt
 from guard_utils.scoring import GuardScorer, load_guard, load_model, predict
-from guard_utils.training import finetune
+from guard_utils.training import finetune, launch
 from tests.standin import PUBLISHED, config_of, write_model, write_rows
+from tools.notebooks import build, execute, sources
 
 pytestmark = pytest.mark.rehearsal
 GUARDS = [name for name in PROFILES if name.startswith("guard-")]
@@ -37,7 +40,16 @@ SMALL = {
     "max_seq_len": 4096,
     "attn_dropout": 0.0,
 }
-FEW_STEPS = {"epochs": 1, "batch_size": 8, "gradient_accumulation_steps": 1, "max_steps_per_epoch": 2}
+FEW_STEPS = {"epochs": 1, "batch_size": 4, "gradient_accumulation_steps": 1, "max_steps_per_epoch": 6}
+FEW_STEPS["save_every_n_steps"] = 3
+ON_THE_STAND_IN = """
+from dataclasses import replace
+from pathlib import Path
+from guard_utils import profiles
+profiles._faults = lambda *_: []  # of the machine, which has no GPU
+profiles.Run.config_path = property(lambda self: Path({config!r}))
+profiles.PROFILES[{name!r}] = replace(profiles.PROFILES[{name!r}], independent_rows=48)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -71,22 +83,48 @@ def rehearsed(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         path = tmp_path / f"{name}.yaml"
         OmegaConf.save(config, path)
         monkeypatch.setattr(Run, "config_path", property(lambda self: path))
-        run = Run(PROFILES[name], PII, 0, tmp_path / name)
+        run = Run(PROFILES[name], PII, 0, mirror / "artifacts" / name)
         vars(run)["dtype"] = "fp32"
         return run
 
     return make
 
 
+def test_the_notebooks_run(rehearsed: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = rehearsed("guard-8b-lora")
+    monkeypatch.setenv("GUARD_ARTIFACTS", str(run.folder.parent))
+    series = [build(source, run.profile.name) for source in sources()[:5]]
+    first = nbformat.v4.new_code_cell(ON_THE_STAND_IN.format(config=str(run.config_path), name=run.profile.name))
+    series[0].cells = [first, *(cell for notebook in series for cell in notebook.cells)]
+    execute(series[0])
+    assert {path.stem for path in (run.folder / "predictions").glob("tuned-*.parquet")} >= {"tuned-test", "tuned-validation"}
+
+
+def cut_off(bar: Any, examples: int) -> None:
+    """In place of a progress bar's `update`: an interrupt, as of a notebook, at the fifth update of 4 or 8 rows."""
+    if examples in (20, 40):
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("name", GUARDS)
-def test_a_profile_trains_saves_and_scores(name: str, rehearsed: Callable[[str], Run]) -> None:
+def test_a_profile_trains_resumes_saves_and_scores(
+    name: str, rehearsed: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = rehearsed(name)
     splits = load_splits(run)
     assert min(map(len, (splits.train, splits.validation, splits.test))) >= 8
     file = run.folder / "train.jsonl"
     write_training_file(splits.train, file, run.policy)
-    training = finetune(run, file, processes=2 if name == "guard-8b" else 1, progress=False)
-    assert len(training.log) == 2 and np.isfinite(training.log["loss"]).all()
+    processes = 2 if name == "guard-8b" else 1
+    if name != "guard-8b-lora":  # which the notebooks trained
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(launch.tqdm, "update", cut_off)
+            finetune(run, file, processes=processes, progress=False)
+    training = finetune(run, file, processes=processes, progress=False)
+    assert len(training.log) == 6 and np.isfinite(training.log["loss"]).all()
+    logs = [log.read_text() for log in sorted((run.folder / "training" / "logs").glob("*.txt"))]
+    losses = [re.findall(r"Step ([45]) \| loss:(\S+)", log) for log in logs]
+    assert len(losses[0]) == 2 and losses[0] == losses[-1], "it goes on from the third update to the same weights"
 
     base, tokenizer = load_model(run.model_folder(), dtype="fp32")
     prompt = GuardPrompt(run.policy, tokenizer)
@@ -96,13 +134,19 @@ def test_a_profile_trains_saves_and_scores(name: str, rehearsed: Callable[[str],
         return GuardScorer(model, prompt, epsilon=0).score(texts, progress=False).log_probs
 
     guard = load_guard(run)
+    assert guard.prompt.chat_format == prompt.chat_format, "the checkpoint keeps the template"
     table = predict(guard, splits.test[:8], progress=False)
     assert len(table) == 8 and 0 <= summary(table, run.policy)["weighted_f1"] <= 1
     tuned, before = log_probs(guard.model), log_probs(base)
     assert np.abs(tuned - before).max() > 0.1, "training changed nothing"
     plain = AutoModelForCausalLM.from_pretrained(training.checkpoint, dtype=torch.float32)
     assert np.abs(log_probs(plain.eval()) - tuned).max() < 1e-4
-    if name != "guard-8b":
+    if name == "guard-8b":  # what GPU.md says of the published run's labels and prompt
+        scope = {"run": run, "tokenizer": tokenizer}
+        exec(re.findall(r"(?s)```python\n(from.+?)```", (repository() / "GPU.md").read_text())[0], scope)
+        assert scope["prompt"].prefix_ids[:5] == (128000, 128000, 128006, 882, 128007)
+        assert file.read_text() != (run.folder / "theirs.jsonl").read_text()
+    else:
         adapted = PeftModel.from_pretrained(base, training.checkpoint / "adapter").eval()
         # Merged weights were rounded to bf16, and those of QLoRA to four bits before.
         assert np.abs(log_probs(adapted) - tuned).max() < (0.5 if "qlora" in name else 0.1)

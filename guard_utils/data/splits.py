@@ -108,9 +108,7 @@ def _from_files(run: Run, label_map: LabelMap | None) -> Splits:
         train, test = train + test, own_examples(other, run.policy, label_map, role=profile.role)
     train, validation = train[: profile.train_rows], parts["validation"][: profile.validation_rows]
     test = test[: profile.test_rows]
-    for examples in (validation, test):
-        train = drop_leaks(train, leakage(train, examples))
-    return Splits(train, validation, test, [])
+    return _without_leaks(train, validation, test, [])
 
 
 def _from_hub(profile: Profile, seed: int, independent: list[Example]) -> Splits:
@@ -120,9 +118,13 @@ def _from_hub(profile: Profile, seed: int, independent: list[Example]) -> Splits
     other = split_by_template(to_examples(rows, PII_200K, place=profile.test_data), seed=seed)
     train, validation = own["train"][: profile.train_rows], own["validation"][: profile.validation_rows]
     test = other["test"][: profile.test_rows]
-    for examples in (validation, test, independent):
+    return _without_leaks(train, validation, test, independent)
+
+
+def _without_leaks(train: list[Example], *held_out: list[Example]) -> Splits:
+    for examples in held_out:
         train = drop_leaks(train, leakage(train, examples))
-    return Splits(train, validation, test, independent)
+    return Splits(train, *held_out)
 
 
 THRESHOLD = 0.8

@@ -12,7 +12,7 @@ __getattr__, __all__ = room(
         "scores": "interval_table multilabel_confusion per_category summary",
         "intervals": "bootstrap compare_systems ladder",
         "reference": "align answer_of reference_ceilings rescore",
-        "thresholds": "Thresholds decide tune",
+        "thresholds": "decide tune",
         "errors": "KINDS by_source_label disagreements error_table suspicious_labels",
     },
 )

@@ -4,8 +4,6 @@ The most probable verdict is one way to decide; thresholds are another, and say 
 probabilities.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,20 +16,17 @@ from guard_utils.policy import Taxonomy
 Objective = Literal["f1", "recall", "fpr"]
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """A threshold of P(code) per code, in policy order."""
-
-    by_code: Mapping[str, float]
+Thresholds = dict[str, float]
+"""A threshold of P(code) per code, in policy order."""
 
 
 def decide(df: pd.DataFrame, policy: Taxonomy, thresholds: Thresholds) -> pd.DataFrame:
     """Returns a copy in which `predicted` holds the codes whose marginal reaches its threshold."""
     check_predictions(df, policy)
-    codes = tuple(thresholds.by_code)
+    codes = tuple(thresholds)
     if codes != policy.codes:
         raise ValueError(f"thresholds are for {codes}, policy {policy.name!r} has {policy.codes}; tune them anew")
-    reached = score_matrix(df, policy) >= np.array(list(thresholds.by_code.values()))
+    reached = score_matrix(df, policy) >= np.array(list(thresholds.values()))
     return df.assign(predicted=codes_of(reached, policy))
 
 
@@ -55,10 +50,10 @@ def tune(
     check_predictions(df_validation, policy)
     gold, score = gold_matrix(df_validation, policy), score_matrix(df_validation, policy)
     if objective == "fpr":
-        return Thresholds(dict.fromkeys(policy.codes, _cut_of_safe(score[~gold.any(axis=1)].max(axis=1), bound)))
+        return dict.fromkeys(policy.codes, _cut_of_safe(score[~gold.any(axis=1)].max(axis=1), bound))
     least_recall = bound if objective == "recall" else None
     cuts = (_best(y, p, least_recall) for y, p in zip(gold.T, score.T, strict=True))
-    return Thresholds(dict(zip(policy.codes, cuts, strict=True)))
+    return dict(zip(policy.codes, cuts, strict=True))
 
 
 def _cut_of_safe(scores: FloatArray, share: float) -> float:

@@ -73,8 +73,6 @@ def export_guard(run: Run, folder: Path) -> Path:
         # A training that starts from this folder is another one where this says something else.
         source = {"name": run.profile.name, "source": guard_facts(run)["checkpoint"]}
         write_text(made / DONE, json.dumps(source) + "\n")
-        if folder.exists():
-            folder.replace(made.parent / "older")  # goes away with the scratch folder
 
     return write_whole(folder, write)
 

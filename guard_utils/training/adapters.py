@@ -91,8 +91,6 @@ def write_adapter(
         config.save_pretrained(str(made))
         (made / WEIGHTS).write_bytes(content)
         (made / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.replace(made.parent / "older")  # goes away with the scratch folder
 
     write_whole(folder, write)
 

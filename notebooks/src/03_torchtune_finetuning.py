@@ -107,7 +107,9 @@ from torchtune.data import padded_collate_sft
 from guard_utils.profiles import repository
 
 torch.manual_seed(0)
-tiny = instantiate(OmegaConf.load(repository() / "torchtune_configs" / "smoke.yaml").model)
+shape = OmegaConf.load(repository() / "torchtune_configs" / "smoke.yaml").model
+shape.vocab_size = len(tokenizer.tokenizer)
+tiny = instantiate(shape)
 batch = padded_collate_sft(sample[:8])
 logits = tiny(batch["tokens"])
 stock_loss = CrossEntropyLoss()(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
@@ -338,7 +340,7 @@ def shared_step(model):
     return shared_prefix_loss(model, CrossEntropyLoss(), collate_shared_prefix(sample[:4]))
 
 
-copies = [instantiate(OmegaConf.load(repository() / "torchtune_configs" / "smoke.yaml").model) for _ in "ab"]
+copies = [instantiate(shape) for _ in "ab"]
 for copy in copies:
     copy.load_state_dict(tiny.state_dict())
 stock_losses, shared_losses = train_steps(copies[0], stock_step), train_steps(use_shared_prefix(copies[1]), shared_step)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from guard_utils.metrics.scores import per_category
-from guard_utils.metrics.thresholds import Thresholds, decide, tune
+from guard_utils.metrics.thresholds import decide, tune
 from guard_utils.policy import LLAMA_GUARD_3, PII, Category, Taxonomy
 from tests.metrics.tables import predictions
 
@@ -21,7 +21,7 @@ def one_table(gold, p):
 
 def test_decide_reports_codes_that_reach_their_threshold():
     df = predictions([[]], p=np.array([[0.3, 0.31, 0.9, 0.29, 0.0]]))
-    decided = decide(df, PII, Thresholds({"S1": 0.3, "S2": 0.4, "S3": 0.9, "S4": 0.3, "S5": 0.1}))
+    decided = decide(df, PII, {"S1": 0.3, "S2": 0.4, "S3": 0.9, "S4": 0.3, "S5": 0.1})
     assert decided["predicted"].tolist() == [["S1", "S3"]]
     assert df["predicted"].tolist() == [["S3"]], "the table passed in stays"
     pd.testing.assert_frame_equal(decided.drop(columns="predicted"), df.drop(columns="predicted"))
@@ -30,14 +30,14 @@ def test_decide_reports_codes_that_reach_their_threshold():
 def test_tune_by_hand():
     # falling scores: + + - + -   cuts' F1: 2/4  4/5  4/6  6/7  6/8 -> after the fourth, half-way between 0.2 and 0.1
     df = one_table([1, 1, 0, 1, 0], [0.9, 0.8, 0.4, 0.2, 0.1])
-    assert tune(df, ONE, "f1").by_code["S1"] == pytest.approx(0.15)
+    assert tune(df, ONE, "f1")["S1"] == pytest.approx(0.15)
     # recall >= 0.6: two of three positives; best precision at the cut between 0.8 and 0.4
-    assert tune(df, ONE, "recall", bound=0.6).by_code["S1"] == pytest.approx(0.6)
+    assert tune(df, ONE, "recall", bound=0.6)["S1"] == pytest.approx(0.6)
     # one of the two safe rows may be called unsafe, or none
-    assert tune(df, ONE, "fpr", bound=0.5).by_code["S1"] == pytest.approx(0.25)
-    assert tune(df, ONE, "fpr", bound=0.49).by_code["S1"] == pytest.approx(0.7)
-    assert tune(df, ONE, "fpr", bound=1).by_code["S1"] == 0
-    assert tune(one_table([1, 1], [0.9, 0.8]), ONE, "fpr").by_code["S1"] == 0.5
+    assert tune(df, ONE, "fpr", bound=0.5)["S1"] == pytest.approx(0.25)
+    assert tune(df, ONE, "fpr", bound=0.49)["S1"] == pytest.approx(0.7)
+    assert tune(df, ONE, "fpr", bound=1)["S1"] == 0
+    assert tune(one_table([1, 1], [0.9, 0.8]), ONE, "fpr")["S1"] == 0.5
 
 
 def test_neighbouring_floats_are_told_apart():
@@ -51,9 +51,9 @@ def test_neighbouring_floats_are_told_apart():
 def test_equally_good_cuts_go_to_the_one_nearest_a_half():
     # F1 2/3 after one and after four of six; the cuts are 0.875 and 0.6
     df = one_table([1, 0, 0, 1, 0, 0], [0.95, 0.8, 0.75, 0.7, 0.5, 0.05])
-    assert tune(df, ONE, "f1").by_code["S1"] == pytest.approx(0.6)
+    assert tune(df, ONE, "f1")["S1"] == pytest.approx(0.6)
     df = one_table([1, 0, 0, 1, 0, 0], [0.6, 0.5, 0.4, 0.2, 0.1, 0.05])
-    assert tune(df, ONE, "f1").by_code["S1"] == pytest.approx(0.55)
+    assert tune(df, ONE, "f1")["S1"] == pytest.approx(0.55)
 
 
 @settings(max_examples=40, deadline=None)
@@ -64,7 +64,7 @@ def test_no_other_threshold_is_better_on_the_tuning_rows(rows, wanted):
     best = per_category(decide(df, ONE, tune(df, ONE, "f1")), ONE).loc[0, "f1"]
     recall = per_category(decide(df, ONE, tune(df, ONE, "recall", bound=wanted)), ONE).loc[0, "recall"]
     if not gold.any():
-        assert tune(df, ONE, "f1") == Thresholds({"S1": 0.5}), "nothing to tune on"
+        assert tune(df, ONE, "f1") == {"S1": 0.5}, "nothing to tune on"
         return
     assert recall >= wanted - 1e-12
     called = decide(df, ONE, tune(df, ONE, "fpr", bound=wanted))["predicted"].map(len).to_numpy()
@@ -79,6 +79,6 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="bound is 95"):
         tune(df, ONE, "recall", bound=95)
     with pytest.raises(ValueError, match=r"thresholds are for .*S14.*tune them anew"):
-        decide(df, ONE, Thresholds(dict.fromkeys(LLAMA_GUARD_3.codes, 0.5)))
+        decide(df, ONE, dict.fromkeys(LLAMA_GUARD_3.codes, 0.5))
     with pytest.raises(ValueError, match=r"p_S1 is 2.0"):
         tune(df.assign(p_S1=[2.0, 0.1]), ONE)
