@@ -97,7 +97,7 @@ def test_the_notebooks_run(rehearsed: Callable[[str], Run], monkeypatch: pytest.
     first = nbformat.v4.new_code_cell(ON_THE_STAND_IN.format(config=str(run.config_path), name=run.profile.name))
     series[0].cells = [first, *(cell for notebook in series for cell in notebook.cells)]
     execute(series[0])
-    assert {path.stem for path in (run.folder / "predictions").glob("tuned-*.parquet")} >= {"tuned-test", "tuned-validation"}
+    assert (run.folder / "predictions" / "tuned-test.parquet").exists()
 
 
 def cut_off(bar: Any, examples: int) -> None:
