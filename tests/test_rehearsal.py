@@ -101,8 +101,8 @@ def test_the_notebooks_run(rehearsed: Callable[[str], Run], monkeypatch: pytest.
 
 
 def cut_off(bar: Any, examples: int) -> None:
-    """In place of a progress bar's `update`: an interrupt, as of a notebook, at the fifth update of 4 or 8 rows."""
-    if examples in (20, 40):
+    """In place of a progress bar's `update`: an interrupt, as of a notebook, at the fifth update of 2 x 4 rows."""
+    if examples == 40:
         raise KeyboardInterrupt
 
 
@@ -116,15 +116,15 @@ def test_a_profile_trains_resumes_saves_and_scores(
     file = run.folder / "train.jsonl"
     write_training_file(splits.train, file, run.policy)
     processes = 2 if name == "guard-8b" else 1
-    if name != "guard-8b-lora":  # which the notebooks trained
+    if processes == 2:  # resuming one process has tests of its own
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(launch.tqdm, "update", cut_off)
-            finetune(run, file, processes=processes, progress=False)
+            finetune(run, file, processes=2, progress=False)
     training = finetune(run, file, processes=processes, progress=False)
     assert len(training.log) == 6 and np.isfinite(training.log["loss"]).all()
     logs = [log.read_text() for log in sorted((run.folder / "training" / "logs").glob("*.txt"))]
     losses = [re.findall(r"Step ([45]) \| loss:(\S+)", log) for log in logs]
-    assert len(losses[0]) == 2 and losses[0] == losses[-1], "it goes on from the third update to the same weights"
+    assert len(losses) == processes and losses[0] == losses[-1], "it went on from the third update, as if never cut off"
 
     base, tokenizer = load_model(run.model_folder(), dtype="fp32")
     prompt = GuardPrompt(run.policy, tokenizer)

@@ -360,7 +360,7 @@ record(noted, "own-policy", values, len(splits.test), **told)
 obeyed = other_policies.iloc[1:].mean().rename({"weighted F1": "weighted_f1"}).to_dict()
 record(noted, "other-policies", obeyed, len(half), **told)
 expect(noted, "own-policy")
-run_card(noted, len(splits.test), model=run.profile.model)
+run_card(run, len(splits.test))
 
 # %% [markdown]
 # ## Take-aways

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from guard_utils.data.examples import Span, reference_selection, to_examples
 from guard_utils.data.labels import PII_65K, PII_200K, UnknownLabelError
-from guard_utils.data.rows import MAX_CHARACTERS, DataError, load
+from guard_utils.data.rows import DataError, load
 from tests.data.made import Row, row_65k, row_200k, write_jsonl
 
 
@@ -140,28 +140,6 @@ def test_examples_are_those_of_the_rows(drawn: list[tuple[list[str], str]]) -> N
     examples = to_examples(rows, PII_200K)
     assert [e.codes for e in examples] == [PII_200K.codes(labels) for labels, _ in drawn]
     assert [e.text for e in examples] == [row["source_text"] for row in rows]
-
-
-@pytest.mark.parametrize(
-    ("fields", "told"),
-    [
-        ({"source_text": " \n"}, "mine, row 2, field 'source_text': blank"),
-        ({"source_text": None}, "mine, row 2, field 'source_text': missing or null"),
-        ({"source_text": "x" * (MAX_CHARACTERS + 1)}, "mine, row 2, .*8,001 characters"),
-        ({"id": "1"}, "mine, row 2, field 'id': '1' is the id of row 1 too"),
-        ({"language": None}, "mine, row 2, field 'language': missing or null"),
-        ({"privacy_mask": None}, "mine, row 2, field 'privacy_mask': missing or null"),
-        ({"privacy_mask": [NAME | {"label": None}]}, "mine, row 2, field 'privacy_mask': 'label' of"),
-        ({"privacy_mask": [NAME | {"start": None}]}, "mine, row 2, field 'privacy_mask': 'start' of"),
-        ({"privacy_mask": [NAME | {"label": "TEL"}]}, "'TEL': 1 times, first in mine, row 2"),
-    ],
-)
-def test_rows_of_a_data_set_are_refused_by_row_and_field(fields: Row, told: str) -> None:
-    rows = Dataset.from_list([GOOD, GOOD | {"id": "2"} | fields])
-    with pytest.raises(ValueError, match=told):
-        to_examples(rows, PII_200K, place="mine")
-    with pytest.raises(DataError, match="no rows"):
-        to_examples(rows.select([]), PII_200K)
 
 
 def test_reference_selection_is_the_first_n_in_file_order() -> None:
