@@ -115,16 +115,6 @@ def test_the_chatml_prompt_is_the_tokenizers_own_chat_template(prompts, smol_tok
 
 
 @both
-def test_training_and_inference_prompts_agree_on_200_rows(prompts, template):
-    prompt = prompts[template]
-    for row in generate(200, split="train", seed=5):
-        segments = prompt.segments(row["source_text"])
-        ids, n = prompt.training_ids(row["source_text"], Verdict.of(["S1", "S4"]))
-        assert ids[:-n] == segments.ids and ids[-1] == prompt.end_id
-        assert segments.prefix_ids == prompt.prefix_ids and segments.tail_ids == prompt.tail_ids
-
-
-@both
 @thorough
 @given(text=non_empty)
 def test_segments_join_to_the_encoding_of_the_whole(prompts, tokenizers, template, text):
@@ -136,6 +126,8 @@ def test_segments_join_to_the_encoding_of_the_whole(prompts, tokenizers, templat
     after = tail[: min(place for place in controls if place >= len(prefix)) - len(prefix)]
     turn = f"{tokenizer.decode(before)} {text.strip()}{prompt.chat_format.between}{tokenizer.decode(after)}"
     assert (*before, *conversation, *after) == plain(tokenizer, turn)
+    ids, answer = prompt.training_ids(text, Verdict.of(["S1", "S4"]))
+    assert ids[:-answer] == (*prefix, *conversation, *tail) and ids[-1] == prompt.end_id
 
 
 @both
@@ -185,11 +177,9 @@ def test_a_tokenizer_of_another_family_is_refused():
     [
         ("", ValueError, "empty"),
         ("word " * 4000, ValueError, "larger max_tokens"),
-        ("z" * 20_000, ValueError, "larger max_tokens"),
         (None, TypeError, "NoneType"),
         (3.5, TypeError, "float"),
         (b"bytes", TypeError, "bytes"),
-        ([1, 2], TypeError, "turns"),
         (["Hi", "Yo"], TypeError, "turns, got list"),
         (("User", "Hi"), TypeError, "turns, got tuple"),
         ([("User", None)], TypeError, "NoneType"),

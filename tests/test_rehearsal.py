@@ -38,10 +38,8 @@ SMALL = {
     "embed_dim": 128,
     "intermediate_dim": 128,
     "max_seq_len": 4096,
-    "attn_dropout": 0.0,
 }
 FEW_STEPS = {"epochs": 1, "batch_size": 4, "gradient_accumulation_steps": 1, "max_steps_per_epoch": 6}
-FEW_STEPS["save_every_n_steps"] = 3
 ON_THE_STAND_IN = """
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +74,7 @@ def rehearsed(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             config.model.quantize_base = True
         if "llama3_2" in builder:
             config.model.scale_factor = 32
-        config.update(FEW_STEPS)
+        config.update(FEW_STEPS, save_every_n_steps=3)
         config.optimizer.lr = 1e-2
         if "lr_scheduler" in config:
             config.lr_scheduler.num_warmup_steps = 0
