@@ -76,6 +76,8 @@ from guard_utils.data import DataError, own_examples
 
 bad = run.folder / "bad.jsonl"
 bad.write_text('{"text": "Call me", "codes": "S1,S2"}\n{"text": " ", "codes": []}\n{"text": "Hi", "codes": ["S9"]}\n')
+
+# %%
 try:
     own_examples(bad, run.policy)
 except DataError as error:
@@ -95,6 +97,8 @@ from guard_utils.data import load_splits
 names = {
     key: f"notebooks/data/own/{file}" for key, file in [("train_data", "train.jsonl"), ("test_data", "test.jsonl")]
 }
+
+# %%
 files = names | {"policy": "notebooks/data/own/policy.yaml", "labels": "notebooks/data/own/labels.csv"}
 rows, config = min(run.profile.train_rows, 1800), "own" if PROFILE == "laptop" else PROFILE
 own = replace(run.profile, name=f"{PROFILE}-own", config=config, adapter="", train_rows=rows, **files)
@@ -121,6 +125,8 @@ patterns = {
     "S3": r"\b\d{3}-\d\d-\d{4}\b|\b756\.\d{4}",
     "S4": r"\b\d{1,2}[./-]\d{1,2}[./-](19|20)\d\d\b|\b(19|20)\d\d-\d\d-\d\d\b",
 }
+
+# %%
 hits = np.array([[bool(re.search(pattern, e.text)) for pattern in patterns.values()] for e in splits.test])
 codes = [[code for code, hit in zip(patterns, row, strict=True) if hit] for row in hits]
 bar = predictions_table(splits.test, mine.policy, hits, codes, 0.0)
@@ -260,22 +266,26 @@ print(f"{written:,} lines under {len(shown)} policies, such as {sorted(shown)[1]
 # they are left to you: set `TRAIN_CURVE = True`.
 
 # %%
+from functools import partial
+
 from guard_utils.scoring import cached_predictions
 
 TRAIN_CURVE = False
 
 
-def curve_point(name, base, count):
-    """Answers to the test rows of a guard that was trained on the first rows, read until they fill the updates."""
+def guard_of(name, base, count):
+    """Answers of a guard that was trained on the first rows, read until they fill the updates."""
+    one = resolve(replace(own, name=f"{PROFILE}-own-{name}-{count}", model=base))
+    repeated = [splits.train[i % count] for i in range(len(splits.train))]
+    formatter.write_training_file(repeated, one.folder / "train.jsonl", one.policy)
+    finetune(one, one.folder / "train.jsonl")
+    return predict(load_guard(one), splits.test)
 
-    def make():
-        one = resolve(replace(own, name=f"{PROFILE}-own-{name}-{count}", model=base))
-        repeated = [splits.train[i % count] for i in range(len(splits.train))]
-        formatter.write_training_file(repeated, one.folder / "train.jsonl", one.policy)
-        finetune(one, one.folder / "train.jsonl")
-        return predict(load_guard(one), splits.test)
 
-    return cached_predictions(mine, f"{name}-{count}", splits.test, {"seed": run.seed}, make if TRAIN_CURVE else None)
+def curve_point(*point):
+    """The answers of this training, kept, or made where that is wanted."""
+    train = partial(guard_of, *point) if TRAIN_CURVE else None
+    return cached_predictions(mine, f"{point[0]}-{point[2]}", splits.test, {"seed": run.seed}, train)
 
 
 # %%
@@ -357,6 +367,8 @@ values["lead"] = Interval(*ahead[["difference", "low", "high"]])
 noted = replace(mine, profile=replace(mine.profile, name=PROFILE), folder=run.folder)  # beside the other records
 told = {"model": "guard of the series, trained on", "rows": len(splits.train)}
 record(noted, "own-policy", values, len(splits.test), **told)
+
+# %%
 obeyed = other_policies.iloc[1:].mean().rename({"weighted F1": "weighted_f1"}).to_dict()
 record(noted, "other-policies", obeyed, len(half), **told)
 expect(noted, "own-policy")
