@@ -150,13 +150,13 @@ class Run:
 
     @cached_property
     def device(self) -> str:
-        """`cuda` where there is a GPU, else `cpu`; smoke always runs on the CPU."""
-        return "cuda" if self.profile.name != "smoke" and gpus() else "cpu"
+        """`cuda` where there is a GPU, else `cpu`; the config of smoke always runs on the CPU."""
+        return "cuda" if self.config_path.stem != "smoke" and gpus() else "cpu"
 
     @cached_property
     def dtype(self) -> str:
         """Of scoring, and of activations in training: `bf16` where the device is fast at it, else `fp32`."""
-        fast = self.profile.name != "smoke" and (self.device == "cuda" or fast_bf16())
+        fast = self.config_path.stem != "smoke" and (self.device == "cuda" or fast_bf16())
         return "bf16" if fast else "fp32"
 
     @property

@@ -425,12 +425,12 @@ loser
 # The guard has never read of passports. How many texts does it report for S5?
 
 # %% tags=["exercise"]
+from guard_utils.policy import find_policy
+
 text = ...  # the YAML text: that of policy.yaml, under another name, and one category more
 reported = ...  # how many of the test rows have S5 in the answer
 
 # %% tags=["check"]
-from guard_utils.policy import find_policy
-
 with attempt(text):
     (mine.folder / "five.yaml").write_text(text)
     five = find_policy(mine.folder / "five.yaml")
