@@ -1,6 +1,6 @@
 """What this machine can run, verdicts on texts and on files of them, and downloads.
 
-    python -m guard_utils check
+    python -m guard_utils check [--profile guard-1b]
     python -m guard_utils verdict "Ask Carmen about 109.4.61.213" ["another text" ...]
     python -m guard_utils score texts.jsonl --output predictions.parquet [--shard 1/2]
     python -m guard_utils fetch --all
@@ -123,11 +123,12 @@ def main() -> int:
     """Runs the command of the command line.
 
     Returns:
-        1 where `check` says that the default profile can't run, 2 where `score` met bad rows, else 0.
+        1 where `check` says that the chosen profile can't run, 2 where `score` met bad rows, else 0.
     """
     parser = _Parser(prog="python -m guard_utils")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("check", help="what this machine can run")
+    checking = commands.add_parser("check", help="what this machine can run")
+    checking.add_argument("--profile", default=DEFAULT.name, help="whose line decides the exit status")
     verdict = commands.add_parser("verdict", help="ask the guard about texts")
     verdict.add_argument("texts", metavar="TEXT", nargs="+")
     verdict.add_argument("--profile", default=DEFAULT.name)
@@ -143,7 +144,7 @@ def main() -> int:
     if options.command == "check":
         for good, text in findings():
             print(f"[{'ok' if good else 'fail'}] {text}")
-        return 0 if _profile(DEFAULT.name)[0] else 1
+        return 0 if _profile(options.profile)[0] else 1
     if options.command == "score":
         return _score(options.file, options.output, options.profile, options.shard)
     if options.command == "verdict":

@@ -227,8 +227,9 @@ def write_training_file(
     r"""Writes examples as training rows of ASCII JSON, one a line; the file is written whole or not at all.
 
     A row is `{"policy": ["S1", "S2"], "turns": [["User", "Ask 10.0.0.1"]], "answer": "unsafe\nS2"}`: the taxonomy's
-    codes in the order shown, the conversation, the answer in the numbers of that order. Where spans of an example have
-    a place and amount to its codes, `"evidence": [[12, "S2"]]` gives their ends and codes.
+    codes in the order shown, the conversation, the answer. A smaller policy keeps the codes of the whole, as Llama
+    Guard's own template does. Where spans of an example have a place and amount to its codes, `"evidence": [[12,
+    "S2"]]` gives their ends and codes.
 
     Args:
         examples: With codes of the policy.
@@ -242,26 +243,22 @@ def write_training_file(
         Number of rows.
 
     Raises:
-        ValueError: An example with a code that the policy lacks, or a policy that `select` made: its codes mean other
-            categories to readers of the file.
+        ValueError: An example with a code that the policy lacks.
     """
     require_list(examples, "examples")
-    if whole := policy.selected_from:
-        raise ValueError(f"policy {policy.name!r} is a selection, whose codes the file can't explain; pass {whole!r}")
     lines = []
     for index, (example, shown) in enumerate(_rows(list(examples), policy, configs, policies)):
-        number = {code: f"S{place}" for place, code in enumerate(shown, 1)}
         if unknown := set(example.codes) - set(policy.codes):
             raise ValueError(f"example {example.id!r} has {sorted(unknown)}, policy {policy.name!r} {policy.codes}")
         row: dict[str, Any] = {
             "policy": shown,
             "turns": example.conversation,
-            "answer": Verdict.of(number[code] for code in example.codes if code in number).text,
+            "answer": Verdict.of(code for code in example.codes if code in shown).text,
         }
         spans = [span for span in example.spans if span.end > 0]
         # Where codes were corrected and spans were not, the two contradict each other.
         if spans and {span.code for span in spans} - {None} == set(example.codes):
-            row["evidence"] = [(span.end, number.get(span.code or "", "safe")) for span in spans]
+            row["evidence"] = [(span.end, span.code if span.code in shown else "safe") for span in spans]
         lines.append(json.dumps(row))
         read_training_row(lines[-1], policy, where=f"row {index}")  # what is written can be read
     write_text(path, "".join(f"{line}\n" for line in lines))

@@ -1,13 +1,13 @@
 """Policies, and the grammar of a guard's answer under one of them.
 
-A policy is an ordered list of categories. The code of a category is its position: the first is `S1`. An answer is
-`safe`, or `unsafe`, a line break and ascending codes joined by commas. A policy of your own is a small YAML file. Does
-not: know prompts, models or labels.
+A policy is an ordered list of categories. The code of a category is its position, the first is `S1`; a selection keeps
+the codes of the whole. An answer is `safe`, or `unsafe`, a line break and ascending codes joined by commas. A policy of
+your own is a small YAML file. Does not: know prompts, models or labels.
 """
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
@@ -51,26 +51,23 @@ class Taxonomy:
     """A policy: at least one category, in the order in which the prompt shows them; the name is for configs and errors.
 
     Attributes:
-        selected_from: Name of the policy that `select` chose from, whose codes are others; empty where it is whole.
+        codes: Of the categories, in order; left out, `("S1", "S2", ...)`.
     """
 
     name: str
     categories: tuple[Category, ...]
-    selected_from: str = field(default="", repr=False, compare=False)
+    codes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.categories:
             raise ValueError(f"policy {self.name!r} has no category; give it at least one")
         if not all(isinstance(category, Category) for category in self.categories):
             raise TypeError(f"categories of policy {self.name!r} are {self.categories!r:.80}; give Category objects")
+        if not self.codes:
+            object.__setattr__(self, "codes", tuple(f"S{number}" for number in range(1, len(self) + 1)))
 
     def __len__(self) -> int:
         return len(self.categories)
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        """Codes in order: `("S1", "S2", ...)`."""
-        return tuple(f"S{number}" for number in range(1, len(self) + 1))
 
     @property
     def names(self) -> dict[str, str]:
@@ -84,13 +81,17 @@ class Taxonomy:
         return self.codes.index(code)
 
     def select(self, codes: Iterable[str]) -> Self:
-        """Makes a policy of some categories in the given order, codes numbered anew; each code at most once."""
+        """Makes a policy of some categories in the given order, each at most once.
+
+        Codes stay what they are, as in Llama Guard's own template with `excluded_category_keys`. A
+        `Taxonomy(name, categories)` numbers them anew.
+        """
         require_list(codes, "codes")
         chosen = list(codes)
         if not chosen or len(set(chosen)) != len(chosen):
             raise ValueError(f"a policy needs at least one code and each once, got {chosen}")
         picked = tuple(self.categories[self.position(code)] for code in chosen)
-        return type(self)(f"{self.name}[{','.join(chosen)}]", picked, self.name)
+        return type(self)(f"{self.name}[{','.join(chosen)}]", picked, tuple(chosen))
 
 
 _HAZARDS = (
@@ -235,4 +236,4 @@ def all_verdicts(policy: Taxonomy, *, max_violations: int | None = None) -> list
     if max_violations is not None and max_violations < 1:
         raise ValueError(f"max_violations is {max_violations}; it must be at least 1")
     largest = min(len(policy), max_violations or len(policy))
-    return [Verdict(codes) for k in range(largest + 1) for codes in combinations(policy.codes, k)]
+    return [Verdict(codes) for k in range(largest + 1) for codes in combinations(_ascending(policy.codes), k)]

@@ -117,16 +117,30 @@ def write_model(root: Path, name: str, tokenizer: Any) -> None:
 
 
 def write_rows(root: Path, count: int) -> None:
-    """Writes rows of both schemas with oddities of the wild: pieces of words, brackets that are no label, BOM, CRLF."""
+    """Writes rows of both schemas with oddities of the wild.
+
+    Pieces of words, brackets that are no label, placeholders side by side, labels cut off with their tokens, masks as
+    JSON text, BOM, CRLF.
+    """
     rows = list(generate(count, split="train", seed=11))
     for row in rows:
         row["language"] = "en"
         row["label_index"] = {}
     rows[0]["source_text"] += " [see note]"
     rows[0]["target_text"] += " [see note]"
+    rows[1] |= {"source_text": "AnnLee", "target_text": "[FIRSTNAME][LASTNAME]"}
+    values = {"FIRSTNAME": (0, 3, "Ann"), "LASTNAME": (3, 6, "Lee")}
+    rows[1]["privacy_mask"] = [
+        {"value": value, "start": start, "end": end, "label": label} for label, (start, end, value) in values.items()
+    ]
     folder = root / "ai4privacy"
     folder.mkdir()
-    for name, made in (("200k", rows), ("65k", map(_in_65k, rows))):
+    short = [_in_65k(row) for row in rows]
+    for name in ("tokenised_unmasked_text", "token_entity_labels"):
+        short[2][name] = short[2][name][:-3]
+    for row in rows[::3]:
+        row["privacy_mask"] = json.dumps(row["privacy_mask"])
+    for name, made in (("200k", rows), ("65k", short)):
         lines = "\r\n".join(json.dumps(row) for row in made)
         (folder / f"pii-masking-{name}.jsonl").write_text(lines + "\r\n", encoding="utf-8-sig", newline="")
 

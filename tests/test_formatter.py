@@ -262,27 +262,19 @@ def test_rows_by_hand(tmp_path: Path) -> None:
 
 def test_a_row_may_show_some_of_the_taxonomy_in_any_order_and_hold_a_conversation() -> None:
     turns = (("User", "I am Ann"), ("Agent", "Hi Ann, call 555"))
-    line = json.dumps({"policy": ["S4", "S1"], "turns": turns, "answer": "unsafe\nS2"})
-    assert read_training_row(line, PII) == TrainingRow(turns, Verdict(("S2",)), PII.select(["S4", "S1"]))
+    line = json.dumps({"policy": ["S4", "S1"], "turns": turns, "answer": "unsafe\nS4"})
+    assert read_training_row(line, PII) == TrainingRow(turns, Verdict(("S4",)), PII.select(["S4", "S1"]))
 
 
-@pytest.mark.parametrize(
-    ("policy", "told"),
-    [
-        (PII, r"example 'id' has \['S6'\], policy 'pii' "),
-        (PII.select(["S4", "S1"]), r"policy 'pii\[S4,S1\]' is a selection, .*pass 'pii'"),  # it would be misread
-        (PII.select(reversed(PII.codes)).select(["S1"]), r"policy 'pii\[.*\]' is a selection, .*pass 'pii"),
-    ],
-)
-def test_what_the_file_can_not_hold_is_refused_and_nothing_is_written(tmp_path: Path, policy: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        write_training_file([judged("a"), judged("b", ("S6",))], tmp_path / "train.jsonl", policy)
+def test_what_the_file_can_not_hold_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"example 'id' has \['S6'\], policy 'pii' "):
+        write_training_file([judged("a"), judged("b", ("S6",))], tmp_path / "train.jsonl", PII)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
 @pytest.mark.parametrize(("others", "violated"), [(True, True), (True, False), (False, True)])
-def test_copies_are_shown_smaller_policies_and_answered_in_their_numbers(
+def test_copies_are_shown_smaller_policies_and_answered_in_their_codes(
     tmp_path: Path, others: bool, violated: bool, shuffled: bool
 ) -> None:
     sets = [codes for size in range(4) for codes in combinations(PII.codes, size)] * 4
@@ -298,16 +290,11 @@ def test_copies_are_shown_smaller_policies_and_answered_in_their_numbers(
     assert counts[0] == len(rows) == len(examples) + len(smaller) and smaller
     assert len(smaller) == len(examples) or not (others and violated)
     assert len({row.policy.name for row in smaller}) <= 5
-    assert all(shown(row) == sorted(shown(row)) for row in smaller) != shuffled
+    assert all(row.policy.codes == tuple(sorted(row.policy.codes)) for row in smaller) != shuffled
     for row in smaller:
         wanted = sets[int(row.turns[0][1].removeprefix("text "))]
-        answered = [shown(row)[row.policy.position(code)] for code in row.verdict.codes]
-        assert answered == [code for code in shown(row) if code in wanted]
-        assert others if set(wanted) <= set(shown(row)) else violated
-
-
-def shown(row: TrainingRow) -> list[str]:
-    return row.policy.name.removeprefix("pii[").removesuffix("]").split(",")
+        assert row.verdict == Verdict.of(code for code in row.policy.codes if code in wanted)
+        assert others if set(wanted) <= set(row.policy.codes) else violated
 
 
 def test_evidence_that_contradicts_the_codes_is_left_out(tmp_path: Path) -> None:
@@ -318,7 +305,7 @@ def test_evidence_that_contradicts_the_codes_is_left_out(tmp_path: Path) -> None
     assert found == [((3, "S1"),), ()]
 
 
-GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe\nS2"}
+GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe\nS4"}
 
 
 @pytest.mark.parametrize(
@@ -337,18 +324,18 @@ GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe
         ({"turns": [["Agent", "a"]]}, r"roles of the turns is \['Agent'\]; begin with 'User'"),
         ({"turns": [["User", "a"], ["User", "b"]]}, "alternate with 'Agent'"),
         ({"answer": "unsafe"}, "answer is 'unsafe'; write"),
-        ({"answer": "unsafe\nS3"}, "ascending codes to S2"),
-        ({"answer": "unsafe\nS2,S1"}, "answer is"),
-        ({"answer": "unsafe\nS2 "}, "answer is"),
+        ({"answer": "unsafe\nS2"}, r"ascending codes of \('S4', 'S1'\)"),
+        ({"answer": "unsafe\nS4,S1"}, "answer is"),
+        ({"answer": "unsafe\nS4 "}, "answer is"),
         ({"answer": None}, "answer is None"),
         ({"extra": 1}, "row is .*'policy', 'turns', 'answer', perhaps 'evidence', and nothing else"),
-        ({"evidence": [[3, "S1"]]}, r"evidence is .*ends of values up to 2, codes of \('safe', 'S1', 'S2'\)"),
+        ({"evidence": [[3, "S1"]]}, r"evidence is .*ends of values up to 2, codes of \('safe', 'S4', 'S1'\)"),
         ({"evidence": [[2, "S3"]]}, "evidence is"),
         ({"evidence": ["S1"]}, "evidence is"),
     ],
 )
 def test_broken_row_names_place_field_and_value(change: dict[str, Any], message: str) -> None:
-    assert read_training_row(json.dumps(GOOD_ROW), PII).verdict.codes == ("S2",)
+    assert read_training_row(json.dumps(GOOD_ROW), PII).verdict.codes == ("S4",)
     with pytest.raises(ValueError, match=f"train.jsonl:17: .*{message}"):
         read_training_row(json.dumps(GOOD_ROW | change), PII, where="train.jsonl:17")
 

@@ -34,12 +34,14 @@ def test_a_code_is_the_position_of_its_category():
     assert Taxonomy("many", mixed.categories * 15).codes[-1] == "S30"
 
 
-def test_select_keeps_the_order_given_and_numbers_anew():
+def test_a_selection_keeps_the_order_given_and_the_codes_of_the_whole():
     policy = PII.select(["S4", "S1"])
-    assert policy.names == {"S1": "Address", "S2": "Name"}
+    assert policy.names == {"S4": "Address", "S1": "Name"} and policy.select(["S4"]).codes == ("S4",)
     assert policy.categories[0].description == PII.categories[3].description
-    assert policy.position("S2") == 1 and len(policy) == 2
-    assert (policy.name, policy.selected_from, PII.selected_from) == ("pii[S4,S1]", "pii", "")
+    assert policy.position("S1") == 1 and len(policy) == 2 and policy.name == "pii[S4,S1]"
+    assert [verdict.text for verdict in all_verdicts(policy)][-1] == "unsafe\nS1,S4"
+    assert isinstance(parse("unsafe\nS2", policy), ParseFailure)
+    assert Taxonomy("anew", policy.categories).names == {"S1": "Address", "S2": "Name"}
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,8 @@ def checked_rows(rows: Any, place: str, languages: Sequence[str] | None = None) 
     for number, row in enumerate(plain, 1):
         own = row.get("id") if "id" in found else f"{schema.name}-{number:06d}"
         numbered[number] = {name: row.get(name) for name in names}
+        if isinstance(labels := row.get(schema.labels), str):
+            numbered[number][schema.labels] = _from_json(labels)
         numbered[number]["id"] = str(own) if isinstance(own, int) else own
     if languages is not None:
         if "language" not in found:
@@ -155,6 +157,14 @@ def checked_rows(rows: Any, place: str, languages: Sequence[str] | None = None) 
         numbered = {number: row for number, row in numbered.items() if str(row["language"]) not in others}
     refuse(_faults(numbered, schema), place)
     return list(numbered.values()), schema
+
+
+def _from_json(text: str) -> Any:
+    """A list that some copies of the sets hold as JSON text; other text as it is, which is a fault."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _faults(numbered: Mapping[int, Mapping[str, Any]], schema: Schema) -> Iterator[Fault]:
@@ -188,8 +198,7 @@ def _wrong(value: Any, kind: Any) -> str:
     if isinstance(kind, list):
         if isinstance(value, list | tuple):
             return next(filter(None, (_wrong(item, kind[0]) for item in value)), "")
-        hint = "apply json.loads to the text" if isinstance(value, str) else "write a list"
-        return f"expected a list, got {value!r:.60}; {hint}"
+        return f"expected a list, got {value!r:.60}; write a list"
     if isinstance(kind, dict):
         if not isinstance(value, Mapping):
             return f"expected an object with {', '.join(kind)}, got {value!r:.60}"

@@ -124,7 +124,7 @@ print(tokenizer.decode(untrained.prompt.segments(prompts[2]).ids))
 # takes a few lines:
 
 # %%
-from guard_utils.policy import Verdict, all_verdicts
+from guard_utils.policy import Taxonomy, Verdict, all_verdicts
 
 trie, tokens = {}, 0
 for verdict in all_verdicts(run.policy):
@@ -351,6 +351,7 @@ pd.Series(summary(alarmist, run.policy)).round(3)
 # %% tags=["exercise"]
 texts = [example.text for example in splits.validation[:24]]
 shares = ...  # a data frame: a row for each name, columns "forwards" and "backwards", each of which sums to 1
+# Taxonomy("turned", run.policy.categories[::-1]) has the same categories, numbered from the other end.
 
 # %% tags=["check"]
 with attempt(shares):
@@ -360,7 +361,7 @@ with attempt(shares):
     assert not np.allclose(shares["forwards"], shares["backwards"], rtol=1e-3), "did you turn the policy round?"
 
 # %% tags=["solution"]
-turned = GuardScorer(model, GuardPrompt(run.policy.select(reversed(run.policy.codes)), tokenizer), epsilon=0)
+turned = GuardScorer(model, GuardPrompt(Taxonomy("turned", run.policy.categories[::-1]), tokenizer), epsilon=0)
 names, columns = [*run.policy.names.values()], {"forwards": untrained, "backwards": turned}
 sums = {name: scorer.score(texts, progress=False).marginals.sum(axis=0) for name, scorer in columns.items()}
 shares = pd.DataFrame({"forwards": sums["forwards"], "backwards": sums["backwards"][::-1]}, index=names)

@@ -291,12 +291,12 @@ with attempt(row):
     other = GuardPrompt(PII.select(["S4", "S1"]), tokenizer.tokenizer)
     assert row["tokens"][: row["prefix_length"]] == list(other.prefix_ids), "tokens begin with the other policy"
     learned = tuple(label for label in row["labels"] if label != -100)
-    assert learned == tuple(other.answer_ids(Verdict(("S1",)))), "S4 is the first of the two: the answer is unsafe, S1"
+    assert learned == tuple(other.answer_ids(Verdict(("S4",)))), "an address: the answer is unsafe, S4"
     assert prefixes == 2, "mask['counts'] has one entry per policy"
 
 # %% tags=["solution"]
 other = GuardPrompt(PII.select(["S4", "S1"]), tokenizer.tokenizer)
-ids, answer = other.training_ids("back in Lyon since Monday", Verdict(("S1",)))
+ids, answer = other.training_ids("back in Lyon since Monday", Verdict(("S4",)))
 row = {"tokens": list(ids), "labels": [-100] * (len(ids) - answer) + list(ids[-answer:])}
 row["prefix_length"] = len(other.prefix_ids)
 prefixes = len(collate_shared_prefix([*sample[:6], row, row])["mask"]["counts"])
