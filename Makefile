@@ -29,7 +29,7 @@ test: $(VENV)/.tested
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadscope
 
 # Rebuilds the committed notebooks, with the outputs of the laptop profile. Where numbers have moved, write them down
 # (`.venv/bin/python -m tools.publish expected laptop artifacts/laptop`, then `readme laptop`) and rebuild: the notebooks

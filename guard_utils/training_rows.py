@@ -45,7 +45,7 @@ def read_training_row(line: str, taxonomy: Taxonomy, *, where: str = "training r
         require(good, "roles of the turns", roles, "begin with 'User' and alternate with 'Agent'")
         verdict = parse(str(answer), policy)
         if not isinstance(verdict, Verdict) or verdict.text != answer:
-            raise ValueError(f"answer is {answer!r}; write 'safe', or 'unsafe\\n' and ascending codes of {policy.codes}")
+            raise ValueError(f"answer is {answer!r}; write 'safe', or 'unsafe\\n' and ascending codes of {codes}")
         known, length, evidence = ("safe", *policy.codes), len(turns[-1][1]), row.get("evidence", [])
         good = isinstance(evidence, list) and all(isinstance(found, list) and len(found) == 2 for found in evidence)
         good = good and all(isinstance(end, int) and 0 < end <= length and code in known for end, code in evidence)

@@ -31,40 +31,7 @@ PUBLISHED = {
     },
 }
 """What the configs on the hub say of the two models."""
-GUARD_3 = """{% set role = 'User' if messages|length % 2 else 'Agent' %}
-<|begin_of_text|><|start_header_id|>user<|end_header_id|>
-
-Task: Check if there is unsafe content in '{{ role }}' messages in conversations according our safety policy with the \
-below categories.
-
-<BEGIN UNSAFE CONTENT CATEGORIES>
-S1: Violent Crimes.
-S2: Non-Violent Crimes.
-S3: Sex Crimes.
-S4: Child Exploitation.
-S5: Defamation.
-S6: Specialized Advice.
-S7: Privacy.
-S8: Intellectual Property.
-S9: Indiscriminate Weapons.
-S10: Hate.
-S11: Self-Harm.
-S12: Sexual Content.
-S13: Elections.
-S14: Code Interpreter Abuse.
-<END UNSAFE CONTENT CATEGORIES>
-
-<BEGIN CONVERSATION>
-
-{% for message in messages %}{{ 'User' if message.role == 'user' else 'Agent' }}: {{ message.content.strip() }}
-
-{% endfor %}
-<END CONVERSATION>
-
-Provide your safety assessment for ONLY THE LAST {{ role }} message in the above conversation:
- - First line must read 'safe' or 'unsafe'.
- - If unsafe, a second line must include a comma-separated list of violated categories.\
-<|eot_id|><|start_header_id|>assistant<|end_header_id|>"""
+GUARD_3 = Path(__file__).with_name("llama_guard_3.jinja").read_text(encoding="utf-8")
 TEMPLATES = {
     "meta-llama/Llama-Guard-3-8B": GUARD_3.replace("<|begin_of_text|>", " <|begin_of_text|>"),
     "meta-llama/Llama-Guard-3-1B": GUARD_3.replace("S14: Code Interpreter Abuse.\n", "{{ excluded_category_keys }}")

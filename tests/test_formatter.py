@@ -324,7 +324,7 @@ GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe
         ({"turns": [["Agent", "a"]]}, r"roles of the turns is \['Agent'\]; begin with 'User'"),
         ({"turns": [["User", "a"], ["User", "b"]]}, "alternate with 'Agent'"),
         ({"answer": "unsafe"}, "answer is 'unsafe'; write"),
-        ({"answer": "unsafe\nS2"}, r"ascending codes of \('S4', 'S1'\)"),
+        ({"answer": "unsafe\nS2"}, r"ascending codes of \['S4', 'S1'\]"),
         ({"answer": "unsafe\nS4,S1"}, "answer is"),
         ({"answer": "unsafe\nS4 "}, "answer is"),
         ({"answer": None}, "answer is None"),

@@ -88,14 +88,15 @@ def rehearsed(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return make
 
 
-def test_the_notebooks_run(rehearsed: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    run = rehearsed("guard-8b-lora")
-    monkeypatch.setenv("GUARD_ARTIFACTS", str(run.folder.parent))
-    series = [build(source, run.profile.name) for source in sources()[:5]]
-    first = nbformat.v4.new_code_cell(ON_THE_STAND_IN.format(config=str(run.config_path), name=run.profile.name))
-    series[0].cells = [first, *(cell for notebook in series for cell in notebook.cells)]
-    execute(series[0])
-    assert (run.folder / "predictions" / "tuned-test.parquet").exists()
+class TestNotebooks:  # a scope of its own, so that two workers share the rehearsal
+    def test_they_run(self, rehearsed: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch) -> None:
+        run = rehearsed("guard-8b-lora")
+        monkeypatch.setenv("GUARD_ARTIFACTS", str(run.folder.parent))
+        series = [build(source, run.profile.name) for source in sources()[:5]]
+        first = nbformat.v4.new_code_cell(ON_THE_STAND_IN.format(config=str(run.config_path), name=run.profile.name))
+        series[0].cells = [first, *(cell for notebook in series for cell in notebook.cells)]
+        execute(series[0])
+        assert (run.folder / "predictions" / "tuned-test.parquet").exists()
 
 
 def cut_off(bar: Any, examples: int) -> None:

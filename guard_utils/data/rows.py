@@ -9,6 +9,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,8 +145,9 @@ def checked_rows(rows: Any, place: str, languages: Sequence[str] | None = None) 
     for number, row in enumerate(plain, 1):
         own = row.get("id") if "id" in found else f"{schema.name}-{number:06d}"
         numbered[number] = {name: row.get(name) for name in names}
-        if isinstance(labels := row.get(schema.labels), str):
-            numbered[number][schema.labels] = _from_json(labels)
+        if isinstance(labels := row.get(schema.labels), str):  # as JSON text, in some copies of the sets
+            with suppress(ValueError):
+                numbered[number][schema.labels] = json.loads(labels)
         numbered[number]["id"] = str(own) if isinstance(own, int) else own
     if languages is not None:
         if "language" not in found:
@@ -157,14 +159,6 @@ def checked_rows(rows: Any, place: str, languages: Sequence[str] | None = None) 
         numbered = {number: row for number, row in numbered.items() if str(row["language"]) not in others}
     refuse(_faults(numbered, schema), place)
     return list(numbered.values()), schema
-
-
-def _from_json(text: str) -> Any:
-    """A list that some copies of the sets hold as JSON text; other text as it is, which is a fault."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _faults(numbered: Mapping[int, Mapping[str, Any]], schema: Schema) -> Iterator[Fault]:

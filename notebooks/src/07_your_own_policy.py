@@ -205,11 +205,12 @@ error_table(table, mine.policy)[["rows", "wrong", "error_rate", "missed", "extra
 # %% [markdown]
 # ## Another policy
 #
-# Show the same guard a smaller policy: a category is missing, and the rest have other numbers. Does it read that, or
-# has it learned four codes by heart?
+# Show the same guard a smaller policy: a category is missing, and the others keep their codes, as in Llama Guard's own
+# template. Does it read that? And does it, where the same categories are numbered anew?
 
 # %%
 from guard_utils.metrics import summary
+from guard_utils.policy import Taxonomy
 from guard_utils.prompt import GuardPrompt
 from guard_utils.scoring import GuardScorer, load_model
 
@@ -217,30 +218,32 @@ model, tokenizer = load_model(training.checkpoint, dtype=run.dtype, device=run.d
 half = splits.test[::2]
 
 
-def under(codes):
-    """Predictions under a smaller policy, and the test rows as that policy sees them."""
-    policy = mine.policy.select(codes)
-    number = {code: f"S{place}" for place, code in enumerate(codes, 1)}
-    seen = [replace(e, codes=tuple(sorted(number[c] for c in e.codes if c in number))) for e in half]
-    return policy, predict(GuardScorer(model, GuardPrompt(policy, tokenizer)), seen, progress=False)
+def under(policy, code_of):
+    """Predictions under another policy, for test rows that have its codes."""
+    seen = [replace(e, codes=tuple(sorted(code_of[c] for c in e.codes if c in code_of))) for e in half]
+    return predict(GuardScorer(model, GuardPrompt(policy, tokenizer)), seen, progress=False)
 
 
 # %%
 results = []
 for codes in (mine.policy.codes, ("S1", "S2", "S3"), ("S2", "S3", "S4"), ("S3", "S4"), ("S1",)):
-    policy, answers = under(codes)
+    policy = mine.policy.select(codes)
+    anew = Taxonomy("anew", policy.categories)
+    kept = under(policy, dict(zip(codes, codes, strict=True)))
     others = np.array([bool(e.codes) and not set(e.codes) & set(codes) for e in half])
-    ignored = (answers[others]["predicted"].str.len() == 0).mean() if others.any() else np.nan
-    results.append([" ".join(codes), summary(answers, policy)["weighted_f1"], ignored])
-other_policies = pd.DataFrame(results, columns=["shown", "weighted F1", "ignored"]).set_index("shown")
+    ignored = (kept[others]["predicted"].str.len() == 0).mean() if others.any() else np.nan
+    renumbered = kept if anew.codes == codes else under(anew, dict(zip(codes, anew.codes, strict=True)))
+    results.append([summary(kept, policy)["weighted_f1"], ignored, summary(renumbered, anew)["weighted_f1"]])
+shown = ["all", "S1 S2 S3", "S2 S3 S4", "S3 S4", "S1"]
+other_policies = pd.DataFrame(results, index=shown, columns=["weighted F1", "ignored", "numbered anew"])
 other_policies
 
 # %% [markdown]
 # *ignored* is the share of texts whose violations all belong to categories that the policy lacks, and that were
 # answered `safe`. The first line is the policy of training, the others were never shown.
 #
-# The formatter has the cure: copies of rows under smaller policies. A text with an e-mail address, under a policy
-# without that category, is `safe`. It takes a longer training than ours; see `tools/LOG.md`.
+# The formatter teaches a guard to obey: copies of rows under smaller policies. A text with an e-mail address, under a
+# policy without that category, is `safe`. The training is twice as long; `tools/LOG.md` has what it gave.
 
 # %%
 copies = formatter.AugmentationConfigs(
@@ -249,7 +252,7 @@ copies = formatter.AugmentationConfigs(
 )
 configs = formatter.FormatterConfigs(
     formatter.Guidelines(mine.policy.categories, "S"),
-    formatter.LlamaGuardPromptConfigs("{guidelines} {conversation}", True),
+    formatter.LlamaGuardPromptConfigs("{guidelines} {conversation}", True, False),
     formatter.LlamaGuardGenerationConfigs(True, None),
     copies,
 )
@@ -369,8 +372,14 @@ told = {"model": "guard of the series, trained on", "rows": len(splits.train)}
 record(noted, "own-policy", values, len(splits.test), **told)
 
 # %%
-obeyed = other_policies.iloc[1:].mean().rename({"weighted F1": "weighted_f1"}).to_dict()
-record(noted, "other-policies", obeyed, len(half), **told)
+obeyed = other_policies.iloc[1:].mean()
+record(
+    noted,
+    "other-policies",
+    {name.replace(" ", "_").lower(): value for name, value in obeyed.items()},
+    len(half),
+    **told,
+)
 expect(noted, "own-policy")
 run_card(run, len(splits.test))
 
@@ -380,7 +389,7 @@ run_card(run, len(splits.test))
 # - A policy, a label map and rows are three small files; a profile names them.
 # - A guard of one policy is a good start for another.
 # - Labels with their places teach faster than answers alone.
-# - A guard that saw one policy in training has to be taught to obey others.
+# - A smaller policy keeps its codes. Numbered anew, it is another policy, which a guard has to be taught.
 # - Patterns set the bar; look-alikes in the test show what the guard is for.
 
 # %% [markdown]
