@@ -151,19 +151,13 @@ def generate_letters(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[st
 
 
 def generate_own(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Generates rows of notebook 07's policy: one frame of `own/`, or two in training; no test frame is trained on.
-
-    Each third training row is an English letter of the corpus, for more kinds of numbers that are none of the four.
-    """
+    """Generates rows of notebook 07's policy: one frame of `own/`, or two in training; no test frame is trained on."""
     rng = random.Random(f"{seed}:own:{split}")
     frames_of = read_bank(HERE / "own", split_of=lambda text, _: "test" if _checksum(text) % 10 < 3 else "train")
     bank = [frame for frame in frames_of if frame.split == split]
     values = Values(language="en", split=split, rng=rng)
-    letters = (row for row in generate_letters(8 * n, split="train", seed=seed + 1) if row["language"] == "en")
     for number in range(n):
         frames = [bank[number % len(bank)], *([rng.choice(bank)] if split == "train" and rng.random() < 0.5 else [])]
         row = render_row(f"own-{split}-{number:04d}", _fill(frames, " ", values), frames, language="en", split=split)
-        if split == "train" and number % 3 == 2:
-            row = next(letters)
         labels = [(span["start"], span["end"], span["label"]) for span in row["privacy_mask"]]
         yield {"id": row["id"], "text": row["source_text"], "labels": labels, "template_id": row["template_id"]}
