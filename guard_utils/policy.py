@@ -65,6 +65,7 @@ class Taxonomy:
             raise TypeError(f"categories of policy {self.name!r} are {self.categories!r:.80}; give Category objects")
         if not self.codes:
             object.__setattr__(self, "codes", tuple(f"S{number}" for number in range(1, len(self) + 1)))
+        require(len(self.codes) == len(self), f"codes of policy {self.name!r}", self.codes, "give each category one")
 
     def __len__(self) -> int:
         return len(self.categories)

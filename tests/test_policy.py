@@ -1,5 +1,6 @@
 """Categories, policies and the answer's grammar."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -49,6 +50,7 @@ def test_a_selection_keeps_the_order_given_and_the_codes_of_the_whole():
     [
         (lambda: Category(" "), "no name"),
         (lambda: Taxonomy("empty", ()), "empty"),
+        (lambda: replace(PII, categories=PII.categories[:2]), "give each category one"),
         (lambda: PII.select([]), "at least one"),
         (lambda: PII.select(["S1", "S1"]), "each once"),
         (lambda: PII.select(["S6"]), "S1, S2, S3, S4, S5"),

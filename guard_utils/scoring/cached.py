@@ -149,5 +149,6 @@ def guard_facts(run: Run, **settings: Any) -> dict[str, Any]:
 def _made_from(run: Run, examples: Sequence[Example]) -> dict[str, str]:
     """SHA-256 of ids and texts, in order, and the policy as prompts show it."""
     rows = json.dumps([(example.id, example.turns or example.text) for example in examples])
-    policy = [f"{category.name}: {category.description}" for category in run.policy.categories]
+    shown = zip(run.policy.codes, run.policy.categories, strict=True)
+    policy = [f"{code}: {category.name}. {category.description}" for code, category in shown]
     return {"rows": hashlib.sha256(rows.encode()).hexdigest(), "policy": "\n".join(policy)}

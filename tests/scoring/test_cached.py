@@ -9,7 +9,7 @@ import pytest
 
 from guard_utils.data.examples import Example, Span
 from guard_utils.data.predictions import predictions_table
-from guard_utils.policy import PII
+from guard_utils.policy import PII, Taxonomy
 from guard_utils.profiles import PROFILES, Run
 from guard_utils.scoring import cached
 from guard_utils.scoring.cached import cached_predictions, read_predictions, tuned_predictions, write_predictions
@@ -138,6 +138,7 @@ def test_what_decides_the_answers_makes_them_anew_and_nothing_else(run, smoke_fo
     for changed, settings in [
         (faster, {}),
         (replace(run, policy=PII.select(["S2", "S1"])), {}),
+        (replace(run, policy=Taxonomy("anew", PII.select(["S2", "S1"]).categories)), {}),
         (replace(run, policy=replace(PII, categories=(replace(first, description="Any name."), *rest))), {}),
         (run, {"epsilon": 0.0}),
         (run, {"max_violations": 2}),
