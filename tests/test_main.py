@@ -60,8 +60,7 @@ def test_little_memory_and_disk_are_faults(monkeypatch: pytest.MonkeyPatch, caps
     laptop = out.split("[fail] profile 'laptop' can't run here")[1].split("\n[")[0]
     assert "needs 4 GB of disk, 2.0 are free: set GUARD_ARTIFACTS" in laptop and "needs 8 GB of memory" in laptop
     assert "[ok] profile smoke on cpu in fp32" in out
-    statuses = [run(monkeypatch, "check", "--profile", name) for name in ("smoke", "guard-8b")]
-    assert statuses == [0, 1]
+    assert [run(monkeypatch, "check", "--profile", name) for name in ("smoke", "guard-8b")] == [0, 1]
 
 
 def test_the_guard_or_the_model_as_it_is_gives_a_verdict(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -240,10 +240,11 @@ other_policies
 
 # %% [markdown]
 # *ignored* is the share of texts whose violations all belong to categories that the policy lacks, and that were
-# answered `safe`. The first line is the policy of training, the others were never shown.
+# answered `safe`. The first line is the policy of training, the others were never shown. With their codes kept, they
+# are mostly obeyed. Numbered anew, they are not, where a number changes: this guard knows its codes by heart.
 #
-# The formatter teaches a guard to obey: copies of rows under smaller policies. A text with an e-mail address, under a
-# policy without that category, is `safe`. The training is twice as long; `tools/LOG.md` has what it gave.
+# The formatter can teach it: copies of rows under smaller policies. A text with an e-mail address, under a policy
+# without that category, is `safe`. The training is twice as long; `tools/LOG.md` has what it gave.
 
 # %%
 copies = formatter.AugmentationConfigs(
