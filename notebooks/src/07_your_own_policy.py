@@ -150,6 +150,8 @@ train_file = mine.folder / "train.jsonl"
 written = formatter.write_training_file(splits.train, train_file, mine.policy)
 lines = [json.loads(line) for line in train_file.read_text().splitlines()]
 print(f"{written:,} lines")
+
+# %%
 next(line for line in lines if line["answer"] != "safe")
 
 # %% [markdown]
@@ -257,6 +259,8 @@ configs = formatter.FormatterConfigs(
     formatter.LlamaGuardGenerationConfigs(True, None),
     copies,
 )
+
+# %%
 several = mine.folder / "several-policies.jsonl"
 written = formatter.write_training_file(splits.train, several, mine.policy, configs, policies=8)
 shown = {tuple(json.loads(line)["policy"]) for line in several.read_text().splitlines()}
