@@ -151,12 +151,12 @@ class Run:
     @cached_property
     def device(self) -> str:
         """`cuda` where there is a GPU, else `cpu`; the config of smoke always runs on the CPU."""
-        return "cuda" if self.config_path.stem != "smoke" and gpus() else "cpu"
+        return "cuda" if "smoke" not in (self.profile.name, self.profile.config) and gpus() else "cpu"
 
     @cached_property
     def dtype(self) -> str:
         """Of scoring, and of activations in training: `bf16` where the device is fast at it, else `fp32`."""
-        fast = self.config_path.stem != "smoke" and (self.device == "cuda" or fast_bf16())
+        fast = "smoke" not in (self.profile.name, self.profile.config) and (self.device == "cuda" or fast_bf16())
         return "bf16" if fast else "fp32"
 
     @property
