@@ -128,7 +128,7 @@ def main() -> int:
     parser = _Parser(prog="python -m guard_utils")
     commands = parser.add_subparsers(dest="command", required=True)
     checking = commands.add_parser("check", help="what this machine can run")
-    checking.add_argument("--profile", default=DEFAULT.name, help="whose line decides the exit status")
+    checking.add_argument("--profile", default=DEFAULT.name, choices=PROFILES, help="decides the exit status")
     verdict = commands.add_parser("verdict", help="ask the guard about texts")
     verdict.add_argument("texts", metavar="TEXT", nargs="+")
     verdict.add_argument("--profile", default=DEFAULT.name)

@@ -61,6 +61,9 @@ def test_little_memory_and_disk_are_faults(monkeypatch: pytest.MonkeyPatch, caps
     assert "needs 4 GB of disk, 2.0 are free: set GUARD_ARTIFACTS" in laptop and "needs 8 GB of memory" in laptop
     assert "[ok] profile smoke on cpu in fp32" in out
     assert [run(monkeypatch, "check", "--profile", name) for name in ("smoke", "guard-8b")] == [0, 1]
+    with pytest.raises(SystemExit, match="1"):
+        run(monkeypatch, "check", "--profile", "gaurd-8b")
+    assert "'gaurd-8b' (choose from 'smoke', 'laptop'" in capsys.readouterr().err
 
 
 def test_the_guard_or_the_model_as_it_is_gives_a_verdict(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
