@@ -147,10 +147,9 @@ def read_policy(path: str | Path) -> Taxonomy:
         for key, value in entry.items():
             good = isinstance(value, str) and bool(value.strip()) and not _UNFIT.search(value)
             require(good, f"{where}, field {key!r}", value, "give one line of text, no braces or control tokens")
-        require(
-            entry["name"] not in names, f"{where}, field 'name'", entry["name"], "another has it; give each its own"
-        )
-        names.append(entry["name"])
+        own = entry["name"]
+        require(own not in names, f"{where}, field 'name'", own, "another has it; give each its own")
+        names.append(own)
     return Taxonomy(name, tuple(Category(**entry) for entry in entries))
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.data.made import row_200k
 from tools.corpus.compose import generate
 
 ROPE = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -95,11 +96,7 @@ def write_rows(root: Path, count: int) -> None:
         row["label_index"] = {}
     rows[0]["source_text"] += " [see note]"
     rows[0]["target_text"] += " [see note]"
-    rows[1] |= {"source_text": "AnnLee", "target_text": "[FIRSTNAME][LASTNAME]"}
-    values = {"FIRSTNAME": (0, 3, "Ann"), "LASTNAME": (3, 6, "Lee")}
-    rows[1]["privacy_mask"] = [
-        {"value": value, "start": start, "end": end, "label": label} for label, (start, end, value) in values.items()
-    ]
+    rows[1] |= row_200k("<FIRSTNAME|Ann><LASTNAME|Lee>")
     folder = root / "ai4privacy"
     folder.mkdir()
     short = [_in_65k(row) for row in rows]

@@ -94,12 +94,10 @@ from dataclasses import replace
 
 from guard_utils.data import load_splits
 
-names = {
-    key: f"notebooks/data/own/{file}" for key, file in [("train_data", "train.jsonl"), ("test_data", "test.jsonl")]
-}
+names = {"train_data": "train.jsonl", "test_data": "test.jsonl", "policy": "policy.yaml", "labels": "labels.csv"}
 
 # %%
-files = names | {"policy": "notebooks/data/own/policy.yaml", "labels": "notebooks/data/own/labels.csv"}
+files = {field: f"notebooks/data/own/{name}" for field, name in names.items()}
 rows, config = min(run.profile.train_rows, 1800), "own" if PROFILE == "laptop" else PROFILE
 own = replace(run.profile, name=f"{PROFILE}-own", config=config, adapter="", train_rows=rows, **files)
 mine = resolve(own)
@@ -220,8 +218,9 @@ model, tokenizer = load_model(training.checkpoint, dtype=run.dtype, device=run.d
 half = splits.test[::2]
 
 
-def under(policy, code_of):
-    """Predictions under another policy, for test rows that have its codes."""
+def under(policy, codes):
+    """Predictions under a policy that shows these categories, for test rows with the codes that they have there."""
+    code_of = dict(zip(codes, policy.codes, strict=True))
     seen = [replace(e, codes=tuple(sorted(code_of[c] for c in e.codes if c in code_of))) for e in half]
     return predict(GuardScorer(model, GuardPrompt(policy, tokenizer)), seen, progress=False)
 
@@ -231,13 +230,14 @@ results = []
 for codes in (mine.policy.codes, ("S1", "S2", "S3"), ("S2", "S3", "S4"), ("S3", "S4"), ("S1",)):
     policy = mine.policy.select(codes)
     anew = Taxonomy("anew", policy.categories)
-    kept = under(policy, dict(zip(codes, codes, strict=True)))
+    kept = under(policy, codes)
     others = np.array([bool(e.codes) and not set(e.codes) & set(codes) for e in half])
     ignored = (kept[others]["predicted"].str.len() == 0).mean() if others.any() else np.nan
-    renumbered = kept if anew.codes == codes else under(anew, dict(zip(codes, anew.codes, strict=True)))
-    results.append([summary(kept, policy)["weighted_f1"], ignored, summary(renumbered, anew)["weighted_f1"]])
-shown = ["all", "S1 S2 S3", "S2 S3 S4", "S3 S4", "S1"]
-other_policies = pd.DataFrame(results, index=shown, columns=["weighted F1", "ignored", "numbered anew"])
+    renumbered = kept if anew.codes == codes else under(anew, codes)
+    cells = [summary(kept, policy)["weighted_f1"], ignored, summary(renumbered, anew)["weighted_f1"]]
+    results.append([" ".join(codes), *cells])
+columns = ["shown", "weighted F1", "ignored", "numbered anew"]
+other_policies = pd.DataFrame(results, columns=columns).set_index("shown")
 other_policies
 
 # %% [markdown]
@@ -377,14 +377,8 @@ told = {"model": "guard of the series, trained on", "rows": len(splits.train)}
 record(noted, "own-policy", values, len(splits.test), **told)
 
 # %%
-obeyed = other_policies.iloc[1:].mean()
-record(
-    noted,
-    "other-policies",
-    {name.replace(" ", "_").lower(): value for name, value in obeyed.items()},
-    len(half),
-    **told,
-)
+obeyed = other_policies.iloc[1:].mean().rename(lambda name: name.replace(" ", "_").lower())
+record(noted, "other-policies", obeyed.to_dict(), len(half), **told)
 expect(noted, "own-policy")
 run_card(run, len(splits.test))
 
