@@ -46,16 +46,8 @@ def tiny_torchtune() -> Callable[..., Any]:
     from torchtune.models.llama3_2 import llama3_2, lora_llama3_2
     from torchtune.modules.peft import get_adapter_params, set_trainable_params
 
-    shape: dict[str, Any] = {
-        "vocab_size": 96,
-        "num_layers": 2,
-        "num_heads": 4,
-        "num_kv_heads": 2,
-        "embed_dim": 32,
-        "max_seq_len": 1024,
-        "intermediate_dim": 64,
-        "scale_factor": 1,
-    }
+    shape: dict[str, Any] = {"vocab_size": 96, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "embed_dim": 32}
+    shape |= {"max_seq_len": 1024, "intermediate_dim": 64, "scale_factor": 1}
 
     def make(*, lora: bool = False, **overrides: Any) -> Any:
         with torch.random.fork_rng(devices=[]):

@@ -31,14 +31,7 @@ from tools.notebooks import build, execute, sources
 
 pytestmark = pytest.mark.rehearsal
 GUARDS = [name for name in PROFILES if name.startswith("guard-")]
-SMALL = {
-    "vocab_size": 128256,
-    "num_layers": 2,
-    "num_heads": 2,
-    "embed_dim": 128,
-    "intermediate_dim": 128,
-    "max_seq_len": 4096,
-}
+SMALL = {"vocab_size": 128256, "num_layers": 2, "num_heads": 2, "embed_dim": 128, "intermediate_dim": 128}
 FEW_STEPS = {"epochs": 1, "batch_size": 4, "gradient_accumulation_steps": 1, "max_steps_per_epoch": 6}
 ON_THE_STAND_IN = """
 from dataclasses import replace
@@ -69,7 +62,7 @@ def rehearsed(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         config = OmegaConf.load(repository() / "torchtune_configs" / f"{name}.yaml")
         builder = config.model._component_
         config.model._component_ = builder.removesuffix("_8b").removesuffix("_1b").replace("qlora", "lora")
-        config.model.update(SMALL, num_kv_heads=1 if "1b" in name else 2)
+        config.model.update(SMALL, max_seq_len=4096, num_kv_heads=1 if "1b" in name else 2)
         if "qlora" in builder:
             config.model.quantize_base = True
         if "llama3_2" in builder:
@@ -88,8 +81,8 @@ def rehearsed(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return make
 
 
-class TestNotebooks:  # a scope of its own, so that two workers share the rehearsal
-    def test_they_run(self, rehearsed: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch) -> None:
+class TestBeside:  # a scope of its own, so that two workers share the rehearsal
+    def test_notebooks_run(self, rehearsed: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch) -> None:
         run = rehearsed("guard-8b-lora")
         monkeypatch.setenv("GUARD_ARTIFACTS", str(run.folder.parent))
         series = [build(source, run.profile.name) for source in sources()[:5]]
@@ -98,6 +91,9 @@ class TestNotebooks:  # a scope of its own, so that two workers share the rehear
         execute(series[0])
         assert (run.folder / "predictions" / "tuned-test.parquet").exists()
 
+    def test_guard_1b(self, rehearsed: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch) -> None:
+        train_resume_save_and_score("guard-1b", rehearsed, monkeypatch)
+
 
 def cut_off(bar: Any, examples: int) -> None:
     """In place of a progress bar's `update`: an interrupt, as of a notebook, at the fifth update of 2 x 4 rows."""
@@ -105,10 +101,12 @@ def cut_off(bar: Any, examples: int) -> None:
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("name", GUARDS)
-def test_a_profile_trains_resumes_saves_and_scores(
-    name: str, rehearsed: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", [name for name in GUARDS if name != "guard-1b"])
+def test_a_profile(name: str, rehearsed: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    train_resume_save_and_score(name, rehearsed, monkeypatch)
+
+
+def train_resume_save_and_score(name: str, rehearsed: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch) -> None:
     run = rehearsed(name)
     splits = load_splits(run)
     assert min(map(len, (splits.train, splits.validation, splits.test))) >= 8

@@ -14,19 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from guard_utils.figures.style import (
-    BLUE,
-    FAINT,
-    MUTED,
-    ORANGE,
-    SERIES,
-    SKY,
-    SYSTEMS,
-    TEXT,
-    VERMILLION,
-    canvas,
-    style,
-)
+from guard_utils.figures.style import BLUE, FAINT, MUTED, ORANGE, SERIES, SKY, SYSTEMS, TEXT, VERMILLION, canvas, style
 
 
 @style()

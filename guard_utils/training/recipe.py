@@ -41,7 +41,7 @@ from guard_utils.training.shared_prefix import LossAtLabels, use_shared_prefix
 
 # On a CPU, glibc gives the memory of large tensors back and takes it anew, page by page: a tenth of a step. Told to
 # keep it, it is left with holes that the next tensors don't quite fit; a trim now and then gives them back.
-BATCHES_PER_TRIM = 4
+BATCHES_PER_TRIM = 8
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -20,14 +21,16 @@ from torch.utils.checkpoint import checkpoint
 Layout = dict[str, Tensor]
 """Parts of a packed sequence; passes through torchtune in place of the attention mask.
 
-`lengths`: tokens of every part in order, each prefix before its conversations; the padding of a window is a part too.
-`counts`: [policies] conversations of each prefix. `labelled`: positions whose logits the loss needs.
+`lengths`: tokens of every part in order, each prefix before its conversations; what pads the sequence is a part too.
+`parts`: parts of each window, a prefix being a window of its own. `windows`: [policies] windows of each policy, its
+prefix included. `labelled`: positions whose logits the loss needs.
 """
 
-# Tokens of an attention window (or a multiple). Larger windows waste work on masked pairs, smaller ones call more
-# kernels. Padding to a few sizes also keeps the C library's heap from fragmenting: without it, a CPU run of 120 steps
-# grew to twice the memory.
+# Tokens of an attention window; a longer conversation has one of its own. Larger windows waste work on masked pairs,
+# smaller ones call more kernels.
 WINDOW = 256
+# A packed sequence is a multiple of this: few lengths keep the C library's heap from fragmenting.
+STEP = 64
 
 
 class Window(NamedTuple):
@@ -51,7 +54,7 @@ def collate_shared_prefix(
 
     Args:
         batch: Rows of `GuardDataset`: `tokens`, `labels` (as long, not shifted) and `prefix_length`.
-        padding_idx: Token that pads windows.
+        padding_idx: Token that pads the sequence.
         ignore_idx: Label of tokens without loss.
 
     Returns:
@@ -68,41 +71,36 @@ def collate_shared_prefix(
         groups.setdefault(tuple(row["tokens"][:length]), []).append(row)
 
     parts: list[tuple[Sequence[int], Sequence[int], int]] = []  # ids, labels, and the position of the first
+    sizes: list[int] = []  # parts of each window
     counts: list[int] = []
     for prefix, rows in groups.items():
-        start, before = len(prefix), len(parts)
+        start, before, room = len(prefix), len(sizes), 0
         parts.append((prefix, [ignore_idx] * start, 0))
-        for together in _fill_windows([len(row["tokens"]) - start for row in rows]):
-            added = [(rows[i]["tokens"][start:], rows[i]["labels"][start:], start) for i in together]
-            if filler := -sum(len(ids) for ids, _, _ in added) % WINDOW:
-                added.append(([padding_idx] * filler, [ignore_idx] * filler, start))
-            parts += added
-        counts.append(len(parts) - before - 1)
+        sizes.append(1)
+        for row in sorted(rows, key=lambda row: -len(row["tokens"])):
+            ids, targets = row["tokens"][start:], row["labels"][start:]
+            if len(ids) > room:
+                sizes.append(0)
+                room = WINDOW
+            sizes[-1] += 1
+            room -= len(ids)
+            parts.append((ids, targets, start))
+        counts.append(len(sizes) - before)
+    if filler := -sum(len(ids) for ids, _, _ in parts) % STEP:
+        parts.append(([padding_idx] * filler, [ignore_idx] * filler, start))
+        sizes[-1] += 1
     labels = [label for _, targets, _ in parts for label in targets]
     # Logits at i predict the token at i + 1. Prefixes and first tokens of conversations have no label, so nothing is
     # predicted across the seams.
     labelled = [i for i, label in enumerate(labels[1:]) if label != ignore_idx]
-    layout = {"lengths": [len(ids) for ids, _, _ in parts], "counts": counts, "labelled": labelled}
+    lengths = [len(ids) for ids, _, _ in parts]
+    layout = {"lengths": lengths, "parts": sizes, "windows": counts, "labelled": labelled}
     return {
         "tokens": torch.tensor([[token for ids, _, _ in parts for token in ids]]),
         "labels": torch.tensor([labels]),
         "input_pos": torch.tensor([[place for ids, _, start in parts for place in range(start, start + len(ids))]]),
         "mask": {name: torch.tensor(numbers) for name, numbers in layout.items()},
     }
-
-
-def _fill_windows(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices of the parts of each window: longest part first, each into the first window with room."""
-    found: list[list[int]] = []
-    room: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        at = next((at for at, free in enumerate(room) if free >= lengths[i]), len(room))
-        if at == len(room):
-            found.append([])
-            room.append(-(-lengths[i] // WINDOW) * WINDOW)
-        found[at].append(i)
-        room[at] -= lengths[i]
-    return found
 
 
 class Packed(NamedTuple):
@@ -113,24 +111,18 @@ class Packed(NamedTuple):
 
 
 def windows(layout: Layout) -> list[Window]:
-    """Divides a packed sequence: each prefix, then its conversations in full windows."""
-    lengths, device = layout["lengths"].tolist(), layout["lengths"].device
+    """Divides a packed sequence: each prefix, then its conversations."""
     found: list[Window] = []
-    for count in layout["counts"].tolist():
-        prefix, parts = len(found), [lengths[:1], []]
-        for length in lengths[1 : 1 + count]:
-            parts[-1].append(length)
-            if sum(parts[-1]) % WINDOW == 0:
-                parts.append([])
-        for together in filter(None, parts):
-            part = torch.repeat_interleave(torch.tensor(together, device=device))
+    of_windows = iter(layout["lengths"].split(layout["parts"].tolist()))
+    for count in layout["windows"].tolist():
+        prefix = len(found)
+        for lengths in islice(of_windows, count):
+            part = torch.repeat_interleave(lengths)
             hidden = ~(part[:, None] == part).tril()
-            bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, float("-inf"))
-            if len(found) == prefix:
-                found.append(Window(len(part), None, bias))
-            else:
-                found.append(Window(len(part), prefix, pad(bias, (lengths[0], 0))))
-        lengths = lengths[1 + count :]
+            bias = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, float("-inf"))
+            if len(found) > prefix:
+                bias = pad(bias, (found[prefix].length, 0))
+            found.append(Window(len(part), prefix if len(found) > prefix else None, bias))
     return found
 
 
@@ -143,8 +135,7 @@ def shared_prefix_attention(
     """
     if dropout_p:
         raise ValueError(f"attn_dropout={dropout_p} is not supported with a shared prefix; set model.attn_dropout: 0.0")
-    # Backward recomputes the attention weights; kept, they would be a third of all activations.
-    return cast(Tensor, checkpoint(_attend, query[0], key[0], value[0], mask.windows, use_reentrant=False)).unsqueeze(0)
+    return _attend(query[0], key[0], value[0], mask.windows).unsqueeze(0)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Window]) -> Tensor:
@@ -179,7 +170,7 @@ def use_shared_prefix(model: nn.Module) -> nn.Module:
         if isinstance(module, FeedForward) and module.w3 is not None:
             module.forward = partial(_feed_forward, module)
         elif isinstance(module, RMSNorm):
-            module.register_forward_hook(_to_autocast)
+            module.forward = partial(_norm, module)
         elif isinstance(module, Llama3ScaledRoPE):
             module.forward = partial(_rotate, module)
     last = [module for module in model.modules() if isinstance(module, TransformerSelfAttentionLayer)][-1]
@@ -202,10 +193,31 @@ def _last_layer(layer: Any, x: Tensor, *, mask: Packed, input_pos: Tensor, **_: 
     return cast(Tensor, labelled + layer.mlp_scale(layer.mlp(layer.mlp_norm(labelled))))
 
 
-def _to_autocast(module: Any, arguments: Any, output: Tensor) -> Tensor:
+class _Norm(torch.autograd.Function):
+    """RMS norm of [..., dim] in fp32, the result in `dtype`; keeps its input alone and reads it half as often."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        x = x.float()
+        inverse = (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1] + eps).rsqrt()
+        ctx.save_for_backward(x, scale, inverse)
+        return (x * inverse).mul_(scale).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, scale, inverse = ctx.saved_tensors
+        gradient, normed = gradient.float(), x * inverse
+        product = gradient * normed
+        shared = (product @ scale.float() / x.shape[-1]).unsqueeze(-1)
+        of_x = (gradient * scale).sub_(normed.mul_(shared)).mul_(inverse)
+        return of_x, product.flatten(0, -2).sum(0), None, None
+
+
+def _norm(module: Any, x: Tensor) -> Tensor:
     """Casts a norm's output once; autocast would do so in every projection that reads it."""
-    kind = output.device.type
-    return output.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else output
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return cast(Tensor, _Norm.apply(x, module.scale, module.eps, dtype))
 
 
 def _rotate(module: Any, x: Tensor, *, input_pos: Tensor) -> Tensor:

@@ -19,7 +19,7 @@
 # - which eight decisions make this run, and how to start it by hand;
 # - how to read a loss curve that first learns the form of an answer and then its content.
 #
-# **What you need**: the `laptop` profile, notebook 02 run before and 8 GB of memory; 15 minutes of reading, 16 to 33
+# **What you need**: the `laptop` profile, notebook 02 run before and 8 GB of memory; 15 minutes of reading, 20 to 35
 # minutes of machine time on two CPU cores that multiply bf16 in hardware (longer on others). A finished training is
 # reused. No time? Skip to 04: the guard that comes with the series serves it.
 #
@@ -143,7 +143,7 @@ print(f"loss {stock_loss:.6f} and {loss:.6f}; no gradient differs by more than 0
 # | decision | usual | here | why |
 # |---|---|---|---|
 # | weights | LoRA | all | the model is small; LoRA saves neither time nor much memory |
-# | batch | padded | 32 behind one prefix | a third of the tokens, the same gradients |
+# | batch | padded | 16 behind one prefix | about a quarter of the tokens, the same gradients |
 # | labels | the answer | and evidence at values | the model learns *where* a violation is |
 # | order | shuffled | short texts first | the form of an answer is learned cheaply |
 # | epochs | several | 1 | new text teaches more than old text seen twice |
@@ -256,7 +256,7 @@ run_card(run, training.examples)
 # Put your answer in the place of the dots, run the cell, then the check beneath it. A click on *Solution* unfolds
 # ours.
 #
-# **Warm-up.** How many times fewer tokens does a batch of 32 average examples have behind one prefix? The lengths are
+# **Warm-up.** How many times fewer tokens does a batch of 16 average examples have behind one prefix? The lengths are
 # in `tokens`.
 
 # %% tags=["exercise"]
@@ -267,12 +267,12 @@ from guard_utils.records import attempt
 
 with attempt(times_fewer):
     long, shared = tokens["whole example"].mean(), tokens["policy"].mean()
-    expected = 32 * long / (shared + 32 * (long - shared))
-    assert abs(times_fewer - expected) < 0.01, "stock: 32 whole examples; packed: one policy and 32 times the rest"
+    expected = 16 * long / (shared + 16 * (long - shared))
+    assert abs(times_fewer - expected) < 0.01, "stock: 16 whole examples; packed: one policy and 16 times the rest"
 
 # %% tags=["solution"]
 mean = tokens.mean()
-times_fewer = 32 * mean["whole example"] / (mean["policy"] + 32 * (mean["whole example"] - mean["policy"]))
+times_fewer = 16 * mean["whole example"] / (mean["policy"] + 16 * (mean["whole example"] - mean["policy"]))
 times_fewer
 
 # %% [markdown]

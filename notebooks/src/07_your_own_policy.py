@@ -98,8 +98,8 @@ names = {"train_data": "train.jsonl", "test_data": "test.jsonl", "policy": "poli
 
 # %%
 files = {field: f"notebooks/data/own/{name}" for field, name in names.items()}
-rows, config = min(run.profile.train_rows, 1800), "own" if PROFILE == "laptop" else PROFILE
-own = replace(run.profile, name=f"{PROFILE}-own", config=config, adapter="", train_rows=rows, **files)
+rows = min(run.profile.train_rows, 1800)
+own = replace(run.profile, name=f"{PROFILE}-own", config=PROFILE, adapter="", train_rows=rows, **files)
 mine = resolve(own)
 splits = load_splits(mine)
 pd.Series({"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}, name="rows")

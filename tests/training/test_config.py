@@ -48,8 +48,7 @@ def test_every_config_of_ours_is_without_fault(path: Path, tmp_path: Path) -> No
 
 
 def test_every_profile_has_its_config_and_every_config_its_profile() -> None:
-    ours = {path.name for path in CONFIGS} - {"own.yaml"}  # that of notebook 07, whose profile is the reader's
-    assert {f"{name}.yaml" for name in PROFILES} == ours
+    assert {f"{name}.yaml" for name in PROFILES} == {path.name for path in CONFIGS}
     assert PROFILES["laptop"].train_rows % 32 == 0, "a part of a batch would be dropped"
 
 
