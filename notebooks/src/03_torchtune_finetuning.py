@@ -149,7 +149,7 @@ print(f"loss {stock_loss:.6f} and {loss:.6f}; no gradient differs by more than 0
 # | epochs | several | 1 | new text teaches more than old text seen twice |
 # | learning rate | 2e-5 | 2e-4 | twice as much was seen to diverge |
 # | number format | bf16 | fp32 weights, bf16 products | small updates would be rounded away |
-# | saving | per epoch | every 48 updates | a killed run goes on from there |
+# | saving | per epoch | every 96 updates | a killed run goes on from there |
 #
 # torchtune itself is no longer developed; its version is pinned. The stock run is a few lines away: its own
 # `full_finetune_single_device` recipe, its own `collate_fn`, and `evidence: 0`.
