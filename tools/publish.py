@@ -126,7 +126,7 @@ def fill_readme(text: str, profile: str) -> str:
     """
     facts = tomllib.loads((repository() / "notebooks" / "expected" / f"{profile}.toml").read_text(encoding="utf-8"))
     alt = (repository() / "notebooks" / "figures" / "scores.alt.txt").read_text(encoding="utf-8").strip()
-    text = re.sub(r"!\[[^]]*\](?=\(notebooks/figures/scores\.png\))", lambda _: f"![{alt}]", text)
+    text = re.sub(r"!\[.*?\](?=\(notebooks/figures/scores\.png\))", lambda _: f"![{alt}]", text)
     for name, minutes in facts["run"]["minutes"].items():
         text = re.sub(rf"(\(notebooks/{name}\.ipynb\) \|[^|\n]*\| )[\d.]+", rf"\g<1>{minutes}", text)
     speed = _speed(repository() / "tools" / "benchmarks" / "results")

@@ -284,7 +284,7 @@ from guard_utils.policy import PII, Verdict
 from guard_utils.prompt import GuardPrompt
 
 row = ...  # a dict with tokens, labels and prefix_length, like sample[0]; begin with GuardPrompt(PII.select(...), ...)
-prefixes = ...  # the length of mask["counts"] of the packed batch
+prefixes = ...  # the length of mask["windows"] of the packed batch
 
 # %% tags=["check"]
 with attempt(row):
@@ -292,14 +292,14 @@ with attempt(row):
     assert row["tokens"][: row["prefix_length"]] == list(other.prefix_ids), "tokens begin with the other policy"
     learned = tuple(label for label in row["labels"] if label != -100)
     assert learned == tuple(other.answer_ids(Verdict(("S4",)))), "an address: the answer is unsafe, S4"
-    assert prefixes == 2, "mask['counts'] has one entry per policy"
+    assert prefixes == 2, "mask['windows'] has one entry per policy"
 
 # %% tags=["solution"]
 other = GuardPrompt(PII.select(["S4", "S1"]), tokenizer.tokenizer)
 ids, answer = other.training_ids("back in Lyon since Monday", Verdict(("S4",)))
 row = {"tokens": list(ids), "labels": [-100] * (len(ids) - answer) + list(ids[-answer:])}
 row["prefix_length"] = len(other.prefix_ids)
-prefixes = len(collate_shared_prefix([*sample[:6], row, row])["mask"]["counts"])
+prefixes = len(collate_shared_prefix([*sample[:6], row, row])["mask"]["windows"])
 
 # %% [markdown] tags=["solution"]
 # Each policy is computed once, so a batch of many policies saves less than a batch of one.
