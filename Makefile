@@ -29,7 +29,7 @@ test: $(VENV)/.tested
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 # Rebuilds the committed notebooks, with the outputs of the laptop profile. Where numbers have moved, write them down
 # (`.venv/bin/python -m tools.publish expected laptop artifacts/laptop`, then `readme laptop`) and rebuild: the notebooks
@@ -50,19 +50,24 @@ book-check: book
 check: $(VENV)/.installed
 	$(RUN) -m guard_utils check
 
-$(VENV)/.installed: pyproject.toml
+# Python compiles what it imports; all that pip unpacks would take a minute more.
+INSTALL := $(RUN) -m pip install --quiet --no-compile --editable
+
+$(RUN):
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed; set PYTHON=python3.12, say')"
-	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --editable .
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(RUN)
+	$(INSTALL) .
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed
-	$(RUN) -m pip install --quiet --editable ".[dev]"
-	touch $@
+$(VENV)/.tested: pyproject.toml | $(RUN)
+	$(INSTALL) ".[dev]"
+	touch $(VENV)/.installed $@
 
-$(VENV)/.book: $(VENV)/.installed
-	$(RUN) -m pip install --quiet --editable ".[book]"
-	touch $@
+$(VENV)/.book: pyproject.toml | $(RUN)
+	$(INSTALL) ".[book]"
+	touch $(VENV)/.installed $@
 
 clean:
 	rm -rf $(VENV) artifacts

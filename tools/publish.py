@@ -106,7 +106,8 @@ def _entry(score: Interval, values: Sequence[float]) -> dict[str, float]:
     cells = {key: number for key, number in asdict(score).items() if not math.isnan(number)}
     width = (score.high - score.low) / 2 if "high" in cells else 0.0
     if len(values) > 2:
-        cells["spread"] = width = 2 * statistics.stdev(values)
+        cells["mean"], cells["spread"] = statistics.mean(values), 2 * statistics.stdev(values)
+        width = cells["spread"]
     return cells | {"tolerance": max(FLOOR, width)}
 
 
@@ -187,10 +188,11 @@ def _block(facts: Mapping[str, Any], profile: str) -> str:
         cells = [score(ours, metric) for metric in ("weighted_f1", "subset_accuracy", "binary_fpr")]
         cells += [f"{facts[rival]['weighted_f1']['value']:.3f} ({facts[rival]['model']})", score(rival, "lead")]
         lines.append(f"| {title} | {facts[ours]['weighted_f1']['n']:,} | {' | '.join(cells)} |")
-    spreads = {part: facts[f"tuned-{part}"]["weighted_f1"].get("spread") for part in SHOWN}
-    if None not in spreads.values():
-        told = ", ".join(f"{spread:.3f} on {part}" for part, spread in spreads.items())
-        lines += ["", f"Two standard deviations of weighted F1 over the seeds {str(run['seeds'])[1:-1]}: {told}."]
+    over_seeds = {part: facts[f"tuned-{part}"]["weighted_f1"] for part in SHOWN}
+    told = [f"{f1['mean']:.3f} ± {f1['spread']:.3f} ({part})" for part, f1 in over_seeds.items() if "spread" in f1]
+    if told:
+        start = f"Mean of weighted F1 over the seeds {str(run['seeds'])[1:-1]} ± two standard deviations"
+        lines += ["", f"{start}: {', '.join(told)}."]
     return "\n".join(lines) + "\n"
 
 

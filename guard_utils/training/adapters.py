@@ -83,7 +83,7 @@ def write_adapter(
         "versions": machine()["versions"],
     }
     config = LoraConfig(r=rank, task_type="CAUSAL_LM", inference_mode=True)
-    config.lora_alpha = rank / SCALE**2  # type: ignore[assignment]
+    config.lora_alpha = rank / SCALE**2
     config.target_modules = sorted({key.split(".")[-3] for key in weights})  # given above, it becomes an unordered set
     config.base_model_name_or_path = facts["base"].partition(":")[0]
 
