@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 export GUARD_UTILS_CACHE ?= $(HOME)/.cache/guard_utils
+# pip compiles nothing here, so what Python compiles when it is imported has to be kept, also where a container says not.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: verdict tutorial further test notebooks book book-check check clean
 
@@ -50,7 +52,7 @@ book-check: book
 check: $(VENV)/.installed
 	$(RUN) -m guard_utils check
 
-# Python compiles what it imports; all that pip unpacks would take a minute more.
+# Python compiles what is imported; to compile all that pip unpacks would take a minute more.
 INSTALL := $(RUN) -m pip install --quiet --no-compile --editable
 
 $(RUN):
