@@ -43,7 +43,7 @@ class Splits:
 
 def load_splits(run: Run) -> Splits:
     """Loads the examples of a run, as many as its profile says; training rows that share anything with a held-out set
-    are not among them. The seed orders the training rows within each phase, and nothing else.
+    are not among them. The seed orders the training rows within each phase, draws those of your own, and nothing else.
 
     Raises:
         DataError: A file is missing or faulty, or the hub can't be read.
@@ -60,10 +60,13 @@ def load_splits(run: Run) -> Splits:
     share = min(1.0, profile.train_rows / sum(map(len, phases)))
     train: list[Example] = []
     for phase in phases:
-        count = round(share * len(phase))
-        train += [phase[i] for i in np.random.default_rng(run.seed).permutation(count)]
+        train += _shuffled(phase[: round(share * len(phase))], run.seed)
     validation, test = corpus["validation"][: profile.validation_rows], corpus["test"][: profile.test_rows]
     return Splits(train, validation, test, independent)
+
+
+def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
+    return [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))]
 
 
 def _frozen(name: str, label_map: LabelMap) -> dict[str, list[Example]]:
@@ -106,8 +109,9 @@ def _from_files(run: Run, label_map: LabelMap | None) -> Splits:
     train, test = parts["train"], parts["test"]
     if other != own and other in profile.own_files:
         train, test = train + test, own_examples(other, run.policy, label_map, role=profile.role)
-    train, validation = train[: profile.train_rows], parts["validation"][: profile.validation_rows]
-    test = test[: profile.test_rows]
+    # A file may be sorted, and updates of one kind of row after another teach little.
+    train = _shuffled(train, run.seed)[: profile.train_rows]
+    validation, test = parts["validation"][: profile.validation_rows], test[: profile.test_rows]
     return _without_leaks(train, validation, test, [])
 
 

@@ -18,7 +18,7 @@
 # - how to get a second opinion on every single label from a model that has not seen the row;
 # - how to share corrections of data that you may not share.
 #
-# **What you need**: the `laptop` profile and 4 GB of memory; 15 minutes of reading, 3 minutes of machine time on two
+# **What you need**: the `laptop` profile and 4 GB of memory; 20 minutes of reading, 3 minutes of machine time on two
 # CPU cores, the guard's own trainings left out.
 #
 # **Agenda**

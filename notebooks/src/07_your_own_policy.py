@@ -17,8 +17,8 @@
 # - what a guard of one policy does under another, and how the training file can teach it to obey;
 # - how to count the rows you need, and how to use the result outside these notebooks.
 #
-# **What you need**: the `laptop` profile and 8 GB of memory; 15 minutes of reading, 12 minutes of machine time on two
-# CPU cores.
+# **What you need**: the `laptop` profile and 8 GB of memory; 20 minutes of reading, 12 minutes of machine time on two
+# CPU cores that multiply bf16 in hardware (longer on others).
 #
 # **Agenda**
 #
@@ -64,7 +64,8 @@ print("\n".join((folder / "test.jsonl").read_text().splitlines()[:3]))
 pd.read_csv(folder / "labels.csv", keep_default_na=False).head(7)
 
 # %% [markdown]
-# Texts that were made from one pattern share a `template_id`. No pattern is in the training rows and in the test.
+# Texts that were made from one pattern share a `template_id`: no pattern is both trained on and scored. Some of our
+# training texts have two patterns of one situation, so their `template_id` names the situation.
 # Have no such column? Then each text is its own template.
 #
 # What if a file is wrong? Try it: the error names file, row, field and fix, for all rows at once.
@@ -148,8 +149,6 @@ train_file = mine.folder / "train.jsonl"
 written = formatter.write_training_file(splits.train, train_file, mine.policy)
 lines = [json.loads(line) for line in train_file.read_text().splitlines()]
 print(f"{written:,} lines")
-
-# %%
 next(line for line in lines if line["answer"] != "safe")
 
 # %% [markdown]
@@ -242,8 +241,9 @@ other_policies
 
 # %% [markdown]
 # *ignored* is the share of texts whose violations all belong to categories that the policy lacks, and that were
-# answered `safe`. The first line is the policy of training, the others were never shown. With their codes kept, they
-# are mostly obeyed. Numbered anew, they are not, where a number changes: this guard knows its codes by heart.
+# answered `safe`. The first line is the policy of training, the others were never shown. With their codes kept, three
+# of four are obeyed; where dates of birth are not asked for, most are reported as something else. Numbered anew, none is
+# obeyed where a number changes: this guard knows its codes by heart.
 #
 # The formatter can teach it: copies of rows under smaller policies. A text with an e-mail address, under a policy
 # without that category, is `safe`. The training is twice as long; `tools/LOG.md` has what it gave.
@@ -269,9 +269,9 @@ print(f"{written:,} lines under {len(shown)} policies, such as {sorted(shown)[1]
 # %% [markdown]
 # ## How many rows do I need?
 #
-# The same training with 50, 200 and 800 different rows, each time from the untrained model and from the guard of the
-# series. All take the same number of updates: few rows are read more often. Six trainings take about forty minutes, so
-# they are left to you: set `TRAIN_CURVE = True`.
+# The same training with 50, 200 and 800 different rows. All take the same number of updates: few rows are read more
+# often. The answers of those that begin with the guard of the series come with the repository. Those that begin with
+# the untrained model do not; each takes as long as the training above: set `TRAIN_CURVE = True`.
 
 # %%
 from functools import partial
@@ -297,17 +297,27 @@ def curve_point(*point):
 
 
 # %%
-counts = [n for n in (50, 200, 800) if n <= len(splits.train)]
-points = []
-try:
-    for name, base in {"untrained": run.profile.model, "series": str(start)}.items():
-        for count in counts:
-            scored = bootstrap(curve_point(name, base, count), mine.policy, seed=run.seed)
-            points.append(scored[scored["metric"] == "weighted_f1"].assign(system=name, rows=count))
-except FileNotFoundError:
-    print("Not measured here: TRAIN_CURVE = True trains six guards.")
-columns = ["system", "rows", "value", "low", "high"]
-pd.concat(points)[columns].set_index(["system", "rows"]) if points else None
+counts = [n for n in (50, 200, 800) if n < len(splits.train)]
+answers, missing = {}, []
+for name, base in {"series": str(start), "untrained": run.profile.model}.items():
+    for count in counts:
+        try:
+            answers[name, count] = curve_point(name, base, count)
+        except FileNotFoundError:
+            missing.append(f"{name} {count}")
+answers["series", len(splits.train)] = table
+print(f"Not measured here: {', '.join(missing) or 'nothing'}.")
+
+# %%
+parts = [
+    bootstrap(df, mine.policy, seed=run.seed).assign(system=f"from {name}", rows=f"{count:,} rows")
+    for (name, count), df in answers.items()
+]
+curve = pd.concat(parts).query("metric == 'weighted_f1'")
+ends = curve.iloc[[0, -1]].to_dict("records")
+title = "; ".join(f"{p['rows']}: weighted F1 {p['value']:.2f} [{p['low']:.2f}, {p['high']:.2f}]" for p in ends)
+alt = f"Weighted F1 by the number of different training rows, with intervals. {title}."
+save(plot_scores(curve, title=title, group="rows", score="weighted F1"), run, "07-rows", alt)
 
 # %% [markdown]
 # ## Take it with you
@@ -375,8 +385,6 @@ values["lead"] = Interval(*ahead[["difference", "low", "high"]])
 noted = replace(mine, profile=replace(mine.profile, name=PROFILE), folder=run.folder)  # beside the other records
 told = {"model": "guard of the series, trained on", "rows": len(splits.train)}
 record(noted, "own-policy", values, len(splits.test), **told)
-
-# %%
 obeyed = other_policies.iloc[1:].mean().rename(lambda name: name.replace(" ", "_").lower())
 record(noted, "other-policies", obeyed.to_dict(), len(half), **told)
 expect(noted, "own-policy")

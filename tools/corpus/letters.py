@@ -151,13 +151,19 @@ def generate_letters(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[st
 
 
 def generate_own(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Generates rows of notebook 07's policy: one frame of `own/`, or two in training; no test frame is trained on."""
+    """Generates rows of notebook 07's policy: one frame of `own/`, or two in training; no test frame is trained on.
+
+    Training texts of one situation are one template: no frame is in training rows and in validation rows.
+    """
     rng = random.Random(f"{seed}:own:{split}")
     frames_of = read_bank(HERE / "own", split_of=lambda text, _: "test" if _checksum(text) % 10 < 3 else "train")
     bank = [frame for frame in frames_of if frame.split == split]
     values = Values(language="en", split=split, rng=rng)
     for number in range(n):
-        frames = [bank[number % len(bank)], *([rng.choice(bank)] if split == "train" and rng.random() < 0.5 else [])]
+        frames = [bank[number % len(bank)]]
+        if split == "train" and rng.random() < 0.5:
+            frames.append(rng.choice([frame for frame in bank if frame.situation == frames[0].situation]))
         row = render_row(f"own-{split}-{number:04d}", _fill(frames, " ", values), frames, language="en", split=split)
         labels = [(span["start"], span["end"], span["label"]) for span in row["privacy_mask"]]
-        yield {"id": row["id"], "text": row["source_text"], "labels": labels, "template_id": row["template_id"]}
+        template = row["situation"] if split == "train" else row["template_id"]
+        yield {"id": row["id"], "text": row["source_text"], "labels": labels, "template_id": template}
