@@ -242,8 +242,8 @@ other_policies
 # %% [markdown]
 # *ignored* is the share of texts whose violations all belong to categories that the policy lacks, and that were
 # answered `safe`. The first line is the policy of training, the others were never shown. With their codes kept, three
-# of four are obeyed; where dates of birth are not asked for, most are reported as something else. Numbered anew, none is
-# obeyed where a number changes: this guard knows its codes by heart.
+# of four are obeyed; where dates of birth are not asked for, most are reported as something else. Numbered anew, none
+# is obeyed where a number changes: this guard knows its codes by heart.
 #
 # The formatter can teach it: copies of rows under smaller policies. A text with an e-mail address, under a policy
 # without that category, is `safe`. The training is twice as long; `tools/LOG.md` has what it gave.
@@ -308,16 +308,23 @@ for name, base in {"series": str(start), "untrained": run.profile.model}.items()
 answers["series", len(splits.train)] = table
 print(f"Not measured here: {', '.join(missing) or 'nothing'}.")
 
+# %% [markdown]
+# The answers that are there, in one figure:
+
 # %%
 parts = [
     bootstrap(df, mine.policy, seed=run.seed).assign(system=f"from {name}", rows=f"{count:,} rows")
     for (name, count), df in answers.items()
 ]
 curve = pd.concat(parts).query("metric == 'weighted_f1'")
-ends = curve.iloc[[0, -1]].to_dict("records")
+ends = curve.iloc[[0, -1]].drop_duplicates().to_dict("records")
 title = "; ".join(f"{p['rows']}: weighted F1 {p['value']:.2f} [{p['low']:.2f}, {p['high']:.2f}]" for p in ends)
 alt = f"Weighted F1 by the number of different training rows, with intervals. {title}."
 save(plot_scores(curve, title=title, group="rows", score="weighted F1"), run, "07-rows", alt)
+
+# %% [markdown]
+# With 50 and 200 rows the interval lies below that of all rows: they are too few. From 800 on the intervals overlap.
+# Each row is read as often as it takes to fill the same updates, so what the larger sets add is variety.
 
 # %% [markdown]
 # ## Take it with you
@@ -373,8 +380,7 @@ scored.drop(columns="fault").head(3)
 # 5. Train from the guard that comes with the series. Mark where the values are.
 # 6. Read the errors of the test, then the labels (notebook 06).
 # 7. Choose a threshold on validation rows (notebook 04), never on the test.
-
-# %% [markdown]
+#
 # On record:
 
 # %%
