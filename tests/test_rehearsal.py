@@ -32,7 +32,7 @@ from tools.notebooks import build, execute, sources
 pytestmark = pytest.mark.rehearsal
 GUARDS = [name for name in PROFILES if name.startswith("guard-")]
 SMALL = {"vocab_size": 128256, "num_layers": 2, "num_heads": 2, "embed_dim": 128, "intermediate_dim": 128}
-FEW_STEPS = {"epochs": 1, "batch_size": 4, "gradient_accumulation_steps": 1, "max_steps_per_epoch": 6}
+FEW_STEPS = {"epochs": 1, "batch_size": 2, "gradient_accumulation_steps": 1, "max_steps_per_epoch": 6}
 ON_THE_STAND_IN = """
 from dataclasses import replace
 from pathlib import Path
@@ -98,8 +98,8 @@ class TestBeside:  # a scope of its own, so that two workers share the rehearsal
 
 
 def cut_off(bar: Any, examples: int) -> None:
-    """In place of a progress bar's `update`: an interrupt, as of a notebook, at the fifth update of 2 x 4 rows."""
-    if examples == 40:
+    """In place of a progress bar's `update`: an interrupt, as of a notebook, at the fifth update of 2 x 2 rows."""
+    if examples == 20:
         raise KeyboardInterrupt
 
 

@@ -94,7 +94,7 @@ save(plot_prefix_mask(before, after, title=title), run, "03-prefix-mask", alt)
 # %% [markdown]
 # ## The same loss
 #
-# A shortcut that changes the result is a bug, so we check. A tiny Llama gets the same eight examples twice. First the
+# A shortcut that changes the result is a bug, so we check. A tiny Llama gets the same four examples twice. First the
 # stock way: pad, run everything, project every position.
 
 # %%
@@ -110,7 +110,7 @@ torch.manual_seed(0)
 shape = OmegaConf.load(repository() / "torchtune_configs" / "smoke.yaml").model
 shape.vocab_size = len(tokenizer.tokenizer)
 tiny = instantiate(shape)
-batch = padded_collate_sft(sample[:8])
+batch = padded_collate_sft(sample[:4])
 logits = tiny(batch["tokens"])
 stock_loss = CrossEntropyLoss()(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
 stock_loss.backward()
@@ -123,7 +123,7 @@ stock_gradients = {name: weight.grad.clone() for name, weight in tiny.named_para
 from guard_utils.training import collate_shared_prefix, shared_prefix_loss, use_shared_prefix
 
 tiny.zero_grad()
-loss = shared_prefix_loss(use_shared_prefix(tiny), CrossEntropyLoss(), collate_shared_prefix(sample[:8]))
+loss = shared_prefix_loss(use_shared_prefix(tiny), CrossEntropyLoss(), collate_shared_prefix(sample[:4]))
 loss.backward()
 gaps = {name: (weight.grad - stock_gradients[name]).norm() for name, weight in tiny.named_parameters()}
 worst = max(float(gap / stock_gradients[name].norm()) for name, gap in gaps.items())
