@@ -79,9 +79,7 @@ def build(source: Path, profile: str, *, solved: bool = False) -> Any:
     notebook = jupytext.read(source)
     parameters = [cell for cell in notebook.cells if tagged(cell, "parameters")]
     if len(parameters) != 1:
-        raise ValueError(
-            f'{source.name} has {len(parameters)} cells tagged "parameters"; give it one: PROFILE = "laptop"'
-        )
+        raise ValueError(f'{source.name} has {len(parameters)} cells tagged "parameters"; give one: PROFILE = "laptop"')
     parameters[0].source = f'PROFILE = "{profile}"'
     opening, *cells = notebook.cells
     setup = nbformat.v4.new_code_cell(SETUP, metadata={"tags": ["setup"]})
@@ -102,9 +100,7 @@ def _folded(cells: Iterable[Any], *, solved: bool, place: str) -> list[Any]:
             continue
         stub = next((cell for cell in reversed(found) if tagged(cell, "exercise")), None)
         if stub is None:
-            raise ValueError(
-                f'{place}: a solution without a cell tagged "exercise" before it: {group[0].source[:60]!r}'
-            )
+            raise ValueError(f'{place}: a solution without a cell tagged "exercise" before: {group[0].source[:60]!r}')
         if solved:
             stub.source = "\n\n".join([stub.source, *(cell.source for cell in group if cell.cell_type == "code")])
         parts = [f"```python\n{cell.source}\n```" if cell.cell_type == "code" else cell.source for cell in group]

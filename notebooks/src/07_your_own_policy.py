@@ -99,8 +99,8 @@ names = {"train_data": "train.jsonl", "test_data": "test.jsonl", "policy": "poli
 
 # %%
 files = {field: f"notebooks/data/own/{name}" for field, name in names.items()}
-rows = min(run.profile.train_rows, 1800)
-own = replace(run.profile, name=f"{PROFILE}-own", config=PROFILE, adapter="", train_rows=rows, **files)
+rows, config = min(run.profile.train_rows, 1500), "own" if PROFILE == "laptop" else PROFILE
+own = replace(run.profile, name=f"{PROFILE}-own", config=config, adapter="", train_rows=rows, **files)
 mine = resolve(own)
 splits = load_splits(mine)
 pd.Series({"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}, name="rows")
@@ -156,6 +156,9 @@ next(line for line in lines if line["answer"] != "safe")
 #
 # The guard that comes with the series knows what an address or a card looks like, and what an answer looks like. It
 # is exported as an ordinary checkpoint, and training starts there.
+#
+# It has habits, too: its S3 was a phone number and its S4 an address. So one training row in eight is a letter of the
+# old corpus, with the labels of the new map. Without them, phones and addresses of long texts came back as S3 and S4.
 
 # %%
 from guard_utils.scoring import export_guard, load_guard
@@ -241,9 +244,9 @@ other_policies
 
 # %% [markdown]
 # *ignored* is the share of texts whose violations all belong to categories that the policy lacks, and that were
-# answered `safe`. The first line is the policy of training, the others were never shown. With their codes kept, three
-# of four are obeyed; where dates of birth are not asked for, most are reported as something else. Numbered anew, none
-# is obeyed where a number changes: this guard knows its codes by heart.
+# answered `safe`. The first line is the policy of training, the others were never shown. With their codes kept, nearly
+# all such texts are answered `safe`. Numbered anew, no policy is obeyed where a number changes: this guard knows its
+# codes by heart.
 #
 # The formatter can teach it: copies of rows under smaller policies. A text with an e-mail address, under a policy
 # without that category, is `safe`. The training is twice as long; `tools/LOG.md` has what it gave.
@@ -283,7 +286,8 @@ TRAIN_CURVE = False
 
 def guard_of(name, base, count):
     """Answers of a guard that was trained on the first rows, read until they fill the updates."""
-    one = resolve(replace(own, name=f"{PROFILE}-own-{name}-{count}", model=base))
+    settings = config if name == "series" else PROFILE  # an untrained model needs smaller steps
+    one = resolve(replace(own, name=f"{PROFILE}-own-{name}-{count}", model=base, config=settings))
     repeated = [splits.train[i % count] for i in range(len(splits.train))]
     formatter.write_training_file(repeated, one.folder / "train.jsonl", one.policy)
     finetune(one, one.folder / "train.jsonl")

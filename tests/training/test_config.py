@@ -48,7 +48,7 @@ def test_every_config_of_ours_is_without_fault(path: Path, tmp_path: Path) -> No
 
 
 def test_every_profile_has_its_config_and_every_config_its_profile() -> None:
-    assert {f"{name}.yaml" for name in PROFILES} == {path.name for path in CONFIGS}
+    assert {f"{name}.yaml" for name in PROFILES} == {path.name for path in CONFIGS} - {"own.yaml"}, "own: notebook 07"
     assert PROFILES["laptop"].train_rows % 32 == 0, "a part of a batch would be dropped"
 
 

@@ -78,9 +78,8 @@ def main() -> None:
     guard = load_guard(run)
     model, prompt = guard.model, guard.prompt
     tokenizer = load_model(run.model_folder(), dtype=dtype)[1]
-    texts = long_texts(
-        prompt, (example.text for example in load_splits(run).independent), arguments.rows, arguments.tokens
-    )
+    independent = (example.text for example in load_splits(run).independent)
+    texts = long_texts(prompt, independent, arguments.rows, arguments.tokens)
     scorers = {"ours": guard, "whole_trie": GuardScorer(model, prompt, epsilon=0)}
     reference_loop(model, tokenizer, prompt, texts[:1])  # warms all up
     speed, scores = {}, {}

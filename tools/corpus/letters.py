@@ -20,6 +20,7 @@ FRAME_COUNTS = {1: 0.6, 2: 0.32, 3: 0.08}
 # Frames about numbers are fewer than those about names and places, and are drawn more often.
 CODE_WEIGHTS = {"S2": 3.0, "S3": 1.8, "S5": 2.2}
 JOINTS = (" ", " ", " ", "\n", "\n\n", "\n- ")
+ROWS_PER_LETTER = 8  # of notebook 07's training rows
 DISGUISED_SHARE = 0.04
 """Texts whose private values are written so that software overlooks them."""
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -153,17 +154,25 @@ def generate_letters(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[st
 def generate_own(n: int, *, split: Split, seed: int = 0) -> Iterator[dict[str, Any]]:
     """Generates rows of notebook 07's policy: one frame of `own/`, or two in training; no test frame is trained on.
 
-    Training texts of one situation are one template: no frame is in training rows and in validation rows.
+    Training texts of one situation are one template: no frame is in training rows and in validation rows. Letters of
+    the corpus are among them: a guard of other categories learns there that these are none here.
     """
     rng = random.Random(f"{seed}:own:{split}")
-    frames_of = read_bank(HERE / "own", split_of=lambda text, _: "test" if _checksum(text) % 10 < 3 else "train")
+    frames_of = read_bank(
+        HERE / "own",  # its records came after the test rows were frozen, and are trained on alone
+        split_of=lambda text, place: "test" if _checksum(text) % 10 < 3 and place[:7] != "records" else "train",
+    )
     bank = [frame for frame in frames_of if frame.split == split]
     values = Values(language="en", split=split, rng=rng)
+    letters = (row for row in generate_letters(n, split="train", seed=seed + 1) if row["language"] == "en")
     for number in range(n):
-        frames = [bank[number % len(bank)]]
-        if split == "train" and rng.random() < 0.5:
-            frames.append(rng.choice([frame for frame in bank if frame.situation == frames[0].situation]))
-        row = render_row(f"own-{split}-{number:04d}", _fill(frames, " ", values), frames, language="en", split=split)
+        row_id, frames = f"own-{split}-{number:04d}", [bank[number % len(bank)]]
+        if split == "train" and number % ROWS_PER_LETTER == ROWS_PER_LETTER - 1:
+            row = next(letters) | {"id": row_id, "situation": "letters"}
+        else:
+            if split == "train" and rng.random() < 0.5:
+                frames.append(rng.choice([frame for frame in bank if frame.situation == frames[0].situation]))
+            row = render_row(row_id, _fill(frames, " ", values), frames, language="en", split=split)
         labels = [(span["start"], span["end"], span["label"]) for span in row["privacy_mask"]]
         template = row["situation"] if split == "train" else row["template_id"]
         yield {"id": row["id"], "text": row["source_text"], "labels": labels, "template_id": template}
