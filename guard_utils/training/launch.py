@@ -172,7 +172,9 @@ def _tune_run(arguments: list[str], per_step: int, first: int, examples: int, pr
     finally:
         process.terminate()  # a notebook that is interrupted leaves no training behind
     if code:
-        text = "".join(lines[-25:]) + ("Killed\n" if code == -9 else "")
+        # Of several processes the last lines are torchrun's report, and the cause is above them.
+        end = next((number for number, line in enumerate(lines) if "failed (exitcode" in line), len(lines))
+        text = "".join(lines[: end + 1][-25:]) + ("Killed\n" if code == -9 else "")
         hints = [hint for sign, hint in _HINTS.items() if re.search(sign, text)]
         hint = (hints or ["the last of its lines names the cause"])[0]
         raise TrainingError(f"torchtune ended with status {code}: {hint}. Its last lines:\n{text}")

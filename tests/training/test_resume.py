@@ -111,8 +111,7 @@ def test_a_full_disk_is_named_and_leaves_the_last_whole_state(
     with pytest.raises(TrainingError, match="status 1: the disk is full; make room"):
         finetune(run, train_file, progress=False)
     assert "goes on after 32 of 96 examples" in capfd.readouterr().out
-    state = saved_state(folder)
-    assert state is not None and state.step == 2
+    assert saved_state(folder).step == 2
 
 
 SCRIPT = """
@@ -159,9 +158,9 @@ def test_a_recipe_outlives_its_killed_notebook_and_the_next_call_waits_and_resum
     assert not (training / STATES).exists()
 
 
-def start_and_wait(run: Run, train_file: Path, capfd: Any) -> Future[Training]:
+def start_and_wait(run: Run, train_file: Path, capfd: Any, processes: int = 1) -> Future[Training]:
     """Calls `finetune` in a thread; returns once it says that it waits."""
-    call = ThreadPoolExecutor(1).submit(finetune, run, train_file, progress=False)
+    call = ThreadPoolExecutor(1).submit(finetune, run, train_file, processes=processes, progress=False)
     said, deadline = "", time.monotonic() + 60
     while "waiting until it ends" not in said:
         assert not call.done() and time.monotonic() < deadline
@@ -181,7 +180,7 @@ def test_a_live_recipe_is_waited_for_and_a_crash_before_the_first_save_brings_th
     for name in ("started.json", DONE):
         (training / name).write_text(json.dumps({"fingerprint": "of other data"}))
     with FileLock(run.folder / "training.recipe.lock"):
-        call = start_and_wait(run, train_file, capfd)
+        call = start_and_wait(run, train_file, capfd, processes=2)
         assert state.exists()
     with pytest.raises(TrainingError, match=r"(?s)status 1: the config's model has another shape.*layers\.2"):
         call.result(timeout=300)
