@@ -2,7 +2,7 @@
 
     python -m tools.publish report laptop             # every number of artifacts/laptop, and the minutes it took
     python -m tools.publish expected laptop RUN ...   # notebooks/expected/laptop.toml, from artifacts folders of runs
-    python -m tools.publish readme laptop             # results of README.md, from notebooks/expected/laptop.toml
+    python -m tools.publish readme laptop             # README.md and GUIDE.md, from notebooks/expected/laptop.toml
     python -m tools.publish adapter laptop            # notebooks/models/laptop, from the training in artifacts/laptop
 
 The first RUN is the published one; others differ in seed and tell how far a number moves.
@@ -265,8 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise ValueError(f"profile {profile!r} has no adapter; give it the name of a folder in profiles.py")
             publish_adapter(run, root / "notebooks" / "models" / run.profile.adapter)
         else:
-            readme = root / "README.md"
-            write_text(readme, fill_readme(readme.read_text(encoding="utf-8"), profile))
+            for page in (root / "README.md", root / "GUIDE.md"):
+                write_text(page, fill_readme(page.read_text(encoding="utf-8"), profile))
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

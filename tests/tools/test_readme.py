@@ -17,7 +17,7 @@ from tools import publish
 
 ROOT = repository()
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("notebooks/*.md"), *ROOT.glob("notebooks/models/*/*.md")]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXT = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "GUIDE.md"))
 
 
 def test_results_are_those_of_the_expected_file() -> None:
