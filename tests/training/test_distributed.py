@@ -44,8 +44,7 @@ def rows(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train_in_two_processes(launch: Sequence[str], config: DictConfig, path: Path) -> None:
     OmegaConf.save(config, path)
     command = [sys.executable, "-m", *launch, "--config", str(path)]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, cwd=repository())
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=repository())
     try:
         output, _ = process.communicate(timeout=TIMEOUT)
         state = f"ended with status {process.returncode}"
