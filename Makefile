@@ -27,10 +27,10 @@ further: $(VENV)/.installed
 	$(RUN) -m tools.notebooks run --profile laptop
 
 test: $(VENV)/.tested
-	$(RUN) -m guard_utils fetch --all
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
+	@echo "downloads, ruff and mypy, side by side"
+	@$(RUN) -m guard_utils fetch --all & fetched=$$!; \
+	{ $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy; }; checked=$$?; \
+	wait $$fetched && exit $$checked
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 # Rebuilds the committed notebooks, with the outputs of the laptop profile. Where numbers have moved, write them down
