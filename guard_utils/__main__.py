@@ -82,8 +82,7 @@ def verdicts(texts: Sequence[str], profile: str = DEFAULT.name) -> pd.DataFrame:
     from guard_utils.scoring import load_guard
 
     run = resolve(profile)
-    guard = load_guard(run, or_untrained=True)
-    scores = guard.score(texts, progress=False)
+    scores = load_guard(run, or_untrained=True).score(texts, progress=False)
     table = pd.DataFrame(scores.marginals, index=pd.Index(texts, name="text"), columns=list(run.policy.names.values()))
     table["no verdict"] = scores.outside
     table.insert(0, "verdict", [verdict.text.replace("\n", " ") for verdict in scores.best])

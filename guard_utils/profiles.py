@@ -130,8 +130,7 @@ def gpus() -> list[tuple[str, float]]:
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    found = [torch.cuda.get_device_properties(i) for i in range(count)]
-    return [(gpu.name, gpu.total_memory / 1e9) for gpu in found]
+    return [(gpu.name, gpu.total_memory / 1e9) for gpu in map(torch.cuda.get_device_properties, range(count))]
 
 
 @dataclass(frozen=True)

@@ -114,9 +114,8 @@ def record(
     if not values or n < 1:
         raise ValueError(f"result {name!r} has {len(values)} values on {n} prompts; record at least one of each")
     scores = {key: score if isinstance(score, Interval) else Interval(float(score)) for key, score in values.items()}
-    model = model or run.profile.model
     facts = hashes(run) | dict(made_on or machine())
-    made = Record(run.profile.name, name, scores, int(n), run.seed, model, **facts, extra=extra)
+    made = Record(run.profile.name, name, scores, int(n), run.seed, model or run.profile.model, **facts, extra=extra)
     # NaN is no JSON and left out.
     cells = {key: {k: x for k, x in asdict(score).items() if not math.isnan(x)} for key, score in scores.items()}
     text = json.dumps(vars(made) | {"values": cells}, indent=2, allow_nan=False, ensure_ascii=False)

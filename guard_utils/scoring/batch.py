@@ -142,7 +142,5 @@ def _score(guard: GuardScorer, rows: list[Row], chunk: range) -> pd.DataFrame:
     answers = pd.DataFrame({"predicted": [list(verdict.codes) for verdict in scores.best]}, index=good)
     for code, marginals in zip(scores.codes, scores.marginals.T, strict=True):
         answers[f"p_{code}"] = marginals
-    answers["p_unsafe"] = scores.unsafe
-    answers["outside"] = scores.outside
-    table = pd.DataFrame({"row": [number + 1 for number in chunk], "id": ids})
-    return table.join(answers).assign(fault=faults)
+    answers = answers.assign(p_unsafe=scores.unsafe, outside=scores.outside)
+    return pd.DataFrame({"row": [number + 1 for number in chunk], "id": ids}).join(answers).assign(fault=faults)

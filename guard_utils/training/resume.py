@@ -7,7 +7,9 @@ of the same config and data (`launch` does).
 """
 
 import json
+import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,8 +36,7 @@ class State(NamedTuple):
 
 def saved_state(output_dir: Path) -> State | None:
     """The last whole state of a run, if there is one."""
-    marks = (output_dir / STATES).glob(f"step_*/{_WHOLE}")
-    states = [State(**json.loads(mark.read_text())) for mark in marks]
+    states = [State(**json.loads(mark.read_text())) for mark in (output_dir / STATES).glob(f"step_*/{_WHOLE}")]
     return max(states, key=lambda state: state.step, default=None)
 
 
@@ -43,8 +44,7 @@ class _Batches:
     """A recipe's dataloader, its batches passed through a function."""
 
     def __init__(self, loader: Any, through: Callable[[Any], Iterator[dict[str, Any]]]) -> None:
-        self._loader = loader
-        self._through = through
+        self._loader, self._through = loader, through
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self._through(self._loader)
@@ -84,6 +84,17 @@ class Resumable(_Recipe):
         saver.save_checkpoint = lambda epoch, **parts: save(epoch=epoch, **parts) if epoch == last else None
         if cfg.resume_from_checkpoint:
             self._load_state()
+
+    def cleanup(self) -> None:
+        """Cleans up; one of several processes ends here, without Python's shutdown.
+
+        Threads of gloo outlive the process group, and now and then abort a process that shuts down, as they free a
+        tensor then (pytorch pull request 179291): a training that was whole would be reported as failed.
+        """
+        super().cleanup()
+        if "RANK" in os.environ:
+            sys.stdout.flush()
+            os._exit(0)
 
     def _batches(self, loader: Any) -> Iterator[dict[str, Any]]:
         first, self._batches_done = self._batches_done, 0
