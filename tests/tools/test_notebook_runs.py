@@ -32,10 +32,12 @@ def test_outputs_keep_the_house_rules_and_solutions_pass(source: Path, smoke: Pa
     assert lint.marks(solved) == ["✓"] * 3
 
 
-def test_a_second_run_finds_nothing_to_do(smoke: Path) -> None:
+def test_a_second_run_finds_records_and_figures_with_words_and_nothing_to_do(smoke: Path) -> None:
     out = run_series(smoke.parent).stdout
     assert out.count("reused") == len(lint.SOURCES), out
     assert (smoke / "records" / "training.json").exists()
+    figures = [*smoke.glob("figures/*.png")]
+    assert len(figures) >= 8 and all(path.with_suffix(".alt.txt").read_text().strip() for path in figures)
 
 
 def test_04_names_the_notebook_whose_answers_are_missing(smoke: Path) -> None:

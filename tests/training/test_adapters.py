@@ -78,7 +78,6 @@ def test_adapter_and_merged_model_score_alike(run: Run, lora: dict[str, Any], tr
     adapted = log_probs(run, PeftModel.from_pretrained(base, checkpoint / "adapter"))
     assert np.abs(merged - before).max() > 0.1
     assert np.abs(adapted - merged).max() < 1e-4
-    # The adapter knows its base model and what it is for.
     alone = AutoPeftModelForCausalLM.from_pretrained(checkpoint / "adapter", dtype=torch.float32)
     assert np.abs(log_probs(run, alone) - merged).max() < 1e-4
     # Beside the merged weights, transformers would add the adapter a second time.
@@ -120,7 +119,6 @@ def test_tied_and_untied_models_are_trained_and_exported_as_what_they_are(
     assert (exported.lm_head.weight is exported.model.embed_tokens.weight) is tied
     with torch.inference_mode():
         assert (exported(TOKENS).logits - logits).abs().max() < 1e-4
-    # Index, weights and config agree.
     index = json.loads((checkpoint / "model.safetensors.index.json").read_text())["weight_map"]
     with safe_open(next(checkpoint.glob("*.safetensors")), "pt") as shard:
         assert set(shard.keys()) == set(index) and ("lm_head.weight" in index) is not tied
