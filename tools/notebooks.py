@@ -100,7 +100,9 @@ def _folded(cells: Iterable[Any], *, solved: bool, place: str) -> list[Any]:
             continue
         stub = next((cell for cell in reversed(found) if tagged(cell, "exercise")), None)
         if stub is None:
-            raise ValueError(f'{place}: a solution without a cell tagged "exercise" before: {group[0].source[:60]!r}')
+            raise ValueError(
+                f'{place}: a solution without a cell tagged "exercise" before it: {group[0].source[:60]!r}'
+            )
         if solved:
             stub.source = "\n\n".join([stub.source, *(cell.source for cell in group if cell.cell_type == "code")])
         parts = [f"```python\n{cell.source}\n```" if cell.cell_type == "code" else cell.source for cell in group]

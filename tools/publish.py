@@ -119,10 +119,10 @@ def _toml(value: Any) -> str:
 
 
 def fill_readme(text: str, profile: str) -> str:
-    """Renews what a README says of a profile: the blocks between markers, the minutes, the alt text of the figure.
+    """Renews what a page says of a profile: the blocks between markers, the minutes, the alt text of the figure.
 
     Args:
-        text: The README as it is.
+        text: README.md or GUIDE.md as it is.
         profile: Whose `expected/<profile>.toml` is read.
     """
     facts = tomllib.loads((repository() / "notebooks" / "expected" / f"{profile}.toml").read_text(encoding="utf-8"))
