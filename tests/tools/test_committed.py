@@ -5,6 +5,7 @@ Not compared while `notebooks/STALE` says why: an unfinished change renews them 
 
 import tomllib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,16 @@ def test_committed_card_is_of_this_code(source: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def again(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def again(
+    tmp_path_factory: pytest.TempPathFactory, one_kernel: Callable[..., AbstractContextManager[None]]
+) -> dict[str, Any]:
     """Notebooks run again on the laptop profile, where a number beyond its tolerance is an error."""
     notebooks = {source.stem: build(source, "laptop") for source in AGAIN}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUARD_ARTIFACTS", str(tmp_path_factory.mktemp("laptop")))
-        patch.setenv("GUARD_STRICT", "1")
         patch.delenv("GUARD_AI4PRIVACY", raising=False)  # with the rows, 04 scores them too
-        for notebook in notebooks.values():
-            execute(notebook)
+        with one_kernel(GUARD_ARTIFACTS=str(tmp_path_factory.mktemp("laptop")), GUARD_STRICT="1"):
+            for notebook in notebooks.values():
+                execute(notebook)
     return notebooks
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from guard_utils.data.splits import load_splits
 from guard_utils.figures import plot_multilabel_confusion
@@ -13,7 +14,23 @@ from guard_utils.formatter import write_training_file
 from guard_utils.metrics import bootstrap, multilabel_confusion, per_category
 from guard_utils.profiles import PROFILES, Run, resolve
 from guard_utils.scoring import export_guard, load_guard, predict
+from guard_utils.training import launch
 from guard_utils.training.launch import finetune
+from guard_utils.training.recipe import shared_prefix_recipe
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe without a process of its own, which takes seconds to start; notebook 07 has one in another test."""
+
+    def train(arguments: list[str], *_: object) -> float:
+        recipe = shared_prefix_recipe(OmegaConf.load(arguments[-1]))
+        recipe.setup(cfg=OmegaConf.load(arguments[-1]))
+        recipe.train()
+        recipe.cleanup()
+        return 1.0
+
+    monkeypatch.setattr(launch, "_tune_run", train)
 
 
 def words(number: int, count: int) -> tuple[list[str], str]:
