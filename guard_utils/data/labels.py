@@ -94,8 +94,7 @@ class LabelMap:
         seen = list(labels)
         if unknown := [label for label in seen if label not in self.by_label]:
             raise UnknownLabelError(self.name, {label: [str(seen)] * unknown.count(label) for label in unknown})
-        found = (self.by_label[label].code for label in seen)
-        return Verdict.of(code for code in found if code is not None).codes
+        return Verdict.of(code for label in seen if (code := self.by_label[label].code) is not None).codes
 
     def table(self) -> pd.DataFrame:
         """Tabulates the decisions: columns `label`, `code` ("safe" for none) and `reason`, violations first."""

@@ -143,8 +143,7 @@ def codes_of(matrix: BoolMatrix, policy: Taxonomy) -> list[list[str]]:
 
 def score_matrix(df: pd.DataFrame, policy: Taxonomy) -> FloatArray:
     """Marginals P(code) as float [rows, categories], rounding beyond 0 and 1 clipped."""
-    values = df[[f"p_{code}" for code in policy.codes]].to_numpy(dtype=float)
-    return np.asarray(np.clip(values, 0.0, 1.0))
+    return np.clip(df[[f"p_{code}" for code in policy.codes]].to_numpy(dtype=float), 0.0, 1.0)
 
 
 def need_columns(df: pd.DataFrame, *columns: str) -> None:

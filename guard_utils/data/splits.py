@@ -31,12 +31,13 @@ class Splits:
 
     @property
     def held_out(self) -> dict[str, list[Example]]:
-        """Name to examples of the sets that are scored."""
-        return {"validation": self.validation, "test": self.test, "independent": self.independent}
+        """Name to examples of the sets that are scored; your own rows have no independent one."""
+        sets = {"validation": self.validation, "test": self.test, "independent": self.independent}
+        return {name: examples for name, examples in sets.items() if examples}
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the fingerprints of the four sets."""
+        """SHA-256 of the fingerprints of the sets."""
         parts = (self.train, *self.held_out.values())
         return hashlib.sha256(" ".join(map(rows_fingerprint, parts)).encode()).hexdigest()
 
@@ -121,8 +122,7 @@ def _from_hub(profile: Profile, seed: int, independent: list[Example]) -> Splits
     rows = load(mirrored(profile.test_data) or profile.test_data, languages=["en"])
     other = split_by_template(to_examples(rows, PII_200K, place=profile.test_data), seed=seed)
     train, validation = own["train"][: profile.train_rows], own["validation"][: profile.validation_rows]
-    test = other["test"][: profile.test_rows]
-    return _without_leaks(train, validation, test, independent)
+    return _without_leaks(train, validation, other["test"][: profile.test_rows], independent)
 
 
 def _without_leaks(train: list[Example], *held_out: list[Example]) -> Splits:

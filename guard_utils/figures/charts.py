@@ -71,8 +71,7 @@ def plot_scores(table: pd.DataFrame, *, title: str, group: str = "metric", score
     """
     groups, systems = list(table[group].unique()), list(table["system"].unique())
     numbers = len(groups) * len(systems) <= 45  # more would need a figure longer than a screen
-    pitch = 0.2 if numbers else 0.11
-    figure, (ax,) = canvas(title, height=1.5 + len(groups) * (0.2 + pitch * len(systems)))
+    figure, (ax,) = canvas(title, height=1.5 + len(groups) * (0.2 + (0.2 if numbers else 0.11) * len(systems)))
     for i, (system, look) in enumerate(zip(systems, _looks(systems), strict=True)):
         rows = table[table["system"] == system]
         places = [groups.index(name) + (i + 0.5) * 0.7 / len(systems) - 0.35 for name in rows[group]]

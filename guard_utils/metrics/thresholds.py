@@ -26,8 +26,7 @@ def decide(df: pd.DataFrame, policy: Taxonomy, thresholds: Thresholds) -> pd.Dat
     codes = tuple(thresholds)
     if codes != policy.codes:
         raise ValueError(f"thresholds are for {codes}, policy {policy.name!r} has {policy.codes}; tune them anew")
-    reached = score_matrix(df, policy) >= np.array(list(thresholds.values()))
-    return df.assign(predicted=codes_of(reached, policy))
+    return df.assign(predicted=codes_of(score_matrix(df, policy) >= np.array(list(thresholds.values())), policy))
 
 
 def tune(
@@ -52,8 +51,7 @@ def tune(
     if objective == "fpr":
         return dict.fromkeys(policy.codes, _cut_of_safe(score[~gold.any(axis=1)].max(axis=1), bound))
     least_recall = bound if objective == "recall" else None
-    cuts = (_best(y, p, least_recall) for y, p in zip(gold.T, score.T, strict=True))
-    return dict(zip(policy.codes, cuts, strict=True))
+    return {code: _best(y, p, least_recall) for code, y, p in zip(policy.codes, gold.T, score.T, strict=True)}
 
 
 def _cut_of_safe(scores: FloatArray, share: float) -> float:

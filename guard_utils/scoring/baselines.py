@@ -82,8 +82,7 @@ def _texts(examples: Sequence[Example]) -> list[str]:
 
 def _gold(examples: Sequence[Example], policy: Taxonomy) -> BoolMatrix:
     _texts(examples)  # checks them
-    rows = pd.DataFrame({"id": [e.id for e in examples], "gold": [e.codes for e in examples]})
-    return gold_matrix(rows, policy)
+    return gold_matrix(pd.DataFrame({"id": [e.id for e in examples], "gold": [e.codes for e in examples]}), policy)
 
 
 _UPPER = "A-ZÀ-ÖØ-ÞĀĂĄĆČĎĐĒĖĘĚĞĢĪĮİŁŃŇŌŐŘŚŞŠŢŤŪŮŰŹŻŽ"

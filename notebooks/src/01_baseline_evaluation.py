@@ -42,9 +42,12 @@ PROFILE = "laptop"
 # The three messages are friendly in tone, and each gives somebody away: a first name, an IP address, a street.
 
 # %%
+from guard_utils.data import load_splits
+from guard_utils.policy import PII
 from guard_utils.profiles import resolve
 
 run = resolve(PROFILE)
+splits = load_splits(run)
 prompts = [
     "Dear Carmen, As our National Brand Architect, you will want to know who copied the campaign files before the "
     "launch. Please include the 109.4.61.213 and 4d36:f8ad:4ebd:1bff:c5eb:62aa:b4d7:dddf IP addresses in the "
@@ -55,6 +58,8 @@ prompts = [
     "Port Diegostead near [-56.5612,-68.9245].",
 ]
 wanted = [["S1", "S2"], ["S2"], ["S1", "S4"]]  # S1 name, S2 IP address, S4 address
+if run.policy != PII:  # a policy of your own (notebook 07): messages of yours
+    prompts, wanted = zip(*[(e.text, e.codes) for e in splits.validation if e.codes][:3], strict=True)
 
 # %% [markdown]
 # A published tutorial asked Llama Guard 3 about a message like the first one and printed the ids of the tokens that
@@ -179,10 +184,8 @@ save(figure, run, "01-verdict-trie", f"Tree of the most probable unsafe answers 
 # known exactly, too. We score the first validation rows:
 
 # %%
-from guard_utils.data import load_splits
 from guard_utils.scoring import predict, write_predictions
 
-splits = load_splits(run)
 rows = splits.validation[: run.profile.zero_shot_rows]
 zero_shot = predict(untrained, rows)
 write_predictions(run, "zero_shot-validation", rows, zero_shot, {"dtype": run.dtype})
@@ -211,11 +214,10 @@ per_category(zero_shot, run.policy).set_index("name")[["support", "auroc"]].roun
 from guard_utils.scoring import majority, regular_expressions, tfidf
 
 for part, examples in splits.held_out.items():
-    made = {
-        "majority": majority(splits.train, examples, run.policy),
-        "regex": regular_expressions(examples, run.policy),
-        "tfidf": tfidf(splits.train, examples, run.policy, run.seed),
-    }
+    made = {"majority": majority(splits.train, examples, run.policy)}
+    if run.policy == PII:
+        made["regex"] = regular_expressions(examples, run.policy)
+    made["tfidf"] = tfidf(splits.train, examples, run.policy, run.seed)
     for name, table in made.items():
         write_predictions(run, f"{name}-{part}", examples, table, {"data": splits.digest})
 
@@ -228,9 +230,11 @@ for part, examples in splits.held_out.items():
 from guard_utils.metrics import bootstrap, compare_systems, interval_table
 from guard_utils.scoring import reference_predictions
 
-answered = reference_predictions()
-rivals = {name: answered[name] for name in ("majority", "regex", "tfidf", "presidio", "rampart")}
-bars = {name: bootstrap(table, run.policy, cluster=None, seed=run.seed) for name, table in rivals.items()}
+part, kind, cluster, answered = "reference", "real", None, reference_predictions()
+if run.policy != PII:
+    part, kind, cluster, answered = "test", "your test", "template_id", made
+rivals = {name: answered[name] for name in ("majority", "regex", "tfidf", "presidio", "rampart") if name in answered}
+bars = {name: bootstrap(table, run.policy, cluster=cluster, seed=run.seed) for name, table in rivals.items()}
 interval_table(bars, ["weighted_f1", "subset_accuracy", "binary_fpr"])
 
 # %% [markdown]
@@ -245,10 +249,10 @@ long = pd.concat([table.assign(system=name) for name, table in bars.items()])
 drawn = long[long["metric"].isin(["weighted_f1", "subset_accuracy", "binary_fpr"])]
 ranked = long[long["metric"] == "weighted_f1"].set_index("system")["value"].sort_values()
 best, second = ranked.index[-1], ranked.index[-2]
-lead = compare_systems(rivals[best], {second: rivals[second]}, run.policy, cluster=None).loc[second]
-title = f"The bar on real rows is {best.capitalize()}: weighted F1 {ranked[best]:.2f}, ahead of {second} by "
+lead = compare_systems(rivals[best], {second: rivals[second]}, run.policy, cluster=cluster).loc[second]
+title = f"The bar on {kind} rows is {best.capitalize()}: weighted F1 {ranked[best]:.2f}, ahead of {second} by "
 title += f"{lead['difference']:.2f} [{lead['low']:.2f}, {lead['high']:.2f}]"
-alt = f"Scores of five systems on the reference's rows, with intervals. {title}."
+alt = f"Scores of {len(bars)} systems on {kind} rows, with intervals. {title}."
 save(plot_scores(drawn, title=title), run, "01-bar", alt)
 
 # %% [markdown]
@@ -283,9 +287,9 @@ scores = bootstrap(zero_shot, run.policy, seed=run.seed)
 record(run, "zero_shot-validation", intervals_of(scores, ["weighted_f1", "outside"]), len(zero_shot))
 for name, table in bars.items():
     values = intervals_of(table, ["weighted_f1", "subset_accuracy", "binary_fpr"])
-    record(run, f"{name}-reference", values, len(rivals[name]), model=name)
+    record(run, f"{name}-{part}", values, len(rivals[name]), model=name)
 expect(run, "zero_shot-validation")
-expect(run, f"{best}-reference", "weighted_f1")
+expect(run, f"{best}-{part}", "weighted_f1")
 run_card(run, len(zero_shot))
 
 # %% [markdown]

@@ -51,13 +51,15 @@ import pandas as pd
 
 from guard_utils.data import load_splits
 from guard_utils.profiles import resolve
+from guard_utils.records import skip_reference_cells
 from guard_utils.scoring import tuned_predictions
 
 pd.options.display.precision, pd.options.display.max_colwidth = 3, 70
 run = resolve(PROFILE)
+skip_reference_cells(run)  # matters where the policy is your own (notebook 07)
 splits = load_splits(run)
-scored = tuned_predictions(run, splits.held_out)
-validation, test, independent = scored.values()
+sets = tuned_predictions(run, splits.held_out)
+validation, test = sets.pop("validation"), sets["test"]
 test[["text", "gold", "predicted", *(f"p_{code}" for code in run.policy.codes), "outside"]].head(3)
 
 # %% [markdown]
@@ -67,6 +69,7 @@ test[["text", "gold", "predicted", *(f"p_{code}" for code in run.policy.codes), 
 # takes five minutes; else you see the answers of our run, by row number.
 
 # %%
+# Reference only
 from guard_utils.data import DataError, load_reference_rows
 from guard_utils.scoring import reference_predictions
 
@@ -74,11 +77,10 @@ FROM_HUB = False
 answered = reference_predictions()
 try:
     rows = [example for examples in load_reference_rows(hub=FROM_HUB).values() for example in examples]
-    reference = tuned_predictions(run, {"reference": rows})["reference"]
+    sets |= tuned_predictions(run, {"reference": rows})
 except DataError:
-    reference = answered["guard"]
+    sets["reference"] = answered["guard"]
     print("reference rows: answers of our run")
-sets = {"test": test, "independent": independent, "reference": reference}
 
 # %% [markdown]
 # ## An interval in ten lines
@@ -111,8 +113,9 @@ print(f"by hand {by_hand.round(2)}")
 # %%
 from guard_utils.metrics import interval_table
 
-clusters = {"test": "template_id", "independent": "template_id", "reference": None}
+clusters = {name: None if name == "reference" else "template_id" for name in sets}
 boots = {name: bootstrap(df, run.policy, cluster=clusters[name], seed=run.seed) for name, df in sets.items()}
+main = "reference" if "reference" in sets else "test"
 interval_table(boots, ["weighted_f1", "micro_f1", "subset_accuracy", "binary_fpr"])
 
 # %% [markdown]
@@ -129,11 +132,11 @@ from guard_utils.figures import plot_scores, save
 titles = {f"f1_{code}": name for code, name in run.policy.names.items()}
 parts = [table[table["metric"].isin(titles)].assign(system=part) for part, table in boots.items()]
 drawn = pd.concat(parts).assign(category=lambda table: table["metric"].map(titles))
-f1 = boots["reference"].set_index("metric").loc[list(titles)]
+f1 = boots[main].set_index("metric").loc[list(titles)]
 low = f1["value"].idxmin()
-title = f"On the reference's rows, {titles[low]} is lowest: F1 {f1['value'][low]:.2f} "
+title = f"On the {main} rows, {titles[low]} is lowest: F1 {f1['value'][low]:.2f} "
 title += f"[{f1['low'][low]:.2f}, {f1['high'][low]:.2f}]"
-alt = f"F1 of each category with intervals, on three sets. {title}."
+alt = f"F1 of each category with intervals, on {len(sets)} sets. {title}."
 save(plot_scores(drawn, title=title, group="category", score="F1"), run, "04-categories", alt)
 
 # %% [markdown]
@@ -166,17 +169,19 @@ pd.DataFrame(told)
 # First the tutorial's kind, on its *multi* rows with its own labels. Red names are padding.
 
 # %%
+# Reference only
 from guard_utils.data import reference_codes_evaluation
 from guard_utils.figures import plot_confusion
 from guard_utils.metrics import rescore
 
-by_set = {kind: reference[reference["situation"] == kind] for kind in ("single", "multi")}
+by_set = {kind: sets["reference"].query("situation == @kind") for kind in ("single", "multi")}
 its_labels = {
     kind: df.assign(gold=[list(reference_codes_evaluation(labels)) for labels in df["labels"]])
     for kind, df in by_set.items()
 }
 
 # %%
+# Reference only
 padded = rescore(its_labels["multi"]).confusion
 invented = padded.loc[padded.index.str.endswith("_M")].to_numpy().sum()
 invented += padded.loc[~padded.index.str.endswith("_M"), padded.columns.str.endswith("_M")].to_numpy().sum()
@@ -193,11 +198,11 @@ save(plot_confusion(padded, title=title), run, "04-confusion-reference", alt)
 from guard_utils.figures import plot_multilabel_confusion
 from guard_utils.metrics import multilabel_confusion
 
-matrix = multilabel_confusion(reference, run.policy)
+matrix = multilabel_confusion(sets[main], run.policy)
 errors = matrix.where(~np.eye(len(matrix), dtype=bool), 0)
 margins = errors.iloc[-1].sum() + errors.iloc[:, -1].sum()
 title = f"{margins / errors.to_numpy().sum():.0%} of the errors stand in the margins: missed or invented, not confused"
-alt = f"Multi-label confusion matrix of {len(reference):,} rows. {title}."
+alt = f"Multi-label confusion matrix of {len(sets[main]):,} rows. {title}."
 save(plot_multilabel_confusion(matrix, title=title), run, "04-confusion", alt)
 
 # %% [markdown]
@@ -212,12 +217,14 @@ save(plot_multilabel_confusion(matrix, title=title), run, "04-confusion", alt)
 # then by sets.
 
 # %%
+# Reference only
 from guard_utils.metrics import ladder, reference_ceilings
 
 published = {"single": 0.8541, "multi": 0.8002}
 ceilings = reference_ceilings()
 
 # %%
+# Reference only
 steps = []
 for kind, df in by_set.items():
     top = {"published": published[kind], "perfect learner of its rules": ceilings["perfect_learner"][kind]}
@@ -231,6 +238,7 @@ steps = pd.DataFrame(steps)
 # All in one figure:
 
 # %%
+# Reference only
 perfect = ceilings["perfect_guard"]["single"]
 title = f"On 'single', a perfect guard scores {perfect:.3f}; the tutorial published {published['single']:.3f}"
 alt = f"Weighted F1 on the reference's two sets, step by step. {title}."
@@ -250,9 +258,9 @@ from contextlib import nullcontext, suppress
 
 from guard_utils.scoring import read_predictions
 
-names = ("regex", "tfidf", "presidio", "rampart")
-rivals = {"reference": {name: answered[name] for name in names}, "test": {}, "independent": {}}
-for part, name in [(part, name) for part in ("test", "independent") for name in names]:
+names = ("regex", "tfidf", "presidio", "rampart") if main == "reference" else ("majority", "tfidf")
+rivals = {part: {name: answered[name] for name in names} if part == "reference" else {} for part in sets}
+for part, name in [(part, name) for part in sets if part != "reference" for name in names]:
     # Presidio and Rampart answered the rows of the laptop profile only.
     with suppress(FileNotFoundError) if name in ("presidio", "rampart") else nullcontext():
         rivals[part][name] = read_predictions(run, name, part, splits.held_out[part])
@@ -267,10 +275,10 @@ weighted = pd.concat(long).query("metric == 'weighted_f1'")
 tests = {
     part: compare_systems(sets[part], rivals[part], run.policy, cluster=clusters[part], seed=run.seed) for part in sets
 }
-against = tests["reference"].loc["rampart"]
-title = f"Tuned guard minus Rampart on the reference's rows: {against['difference']:+.3f} "
+against = tests[main].loc[tests[main]["theirs"].idxmax()]
+title = f"Tuned guard minus {against.name.capitalize()} on the {main} rows: {against['difference']:+.3f} "
 title += f"[{against['low']:+.3f}, {against['high']:+.3f}]"
-alt = f"Weighted F1 of the tuned guard and other systems on three sets, with intervals. {title}."
+alt = f"Weighted F1 of the tuned guard and other systems on {len(sets)} sets, with intervals. {title}."
 save(plot_scores(weighted, title=title, group="part", score="weighted F1"), run, "04-systems", alt)
 
 # %% [markdown]
@@ -324,6 +332,9 @@ for part, found in tests.items():
     best = found["theirs"].idxmax()
     values = {"weighted_f1": found["theirs"][best], "lead": Interval(*found.loc[best, ["difference", "low", "high"]])}
     record(run, f"best-rival-{part}", values, len(sets[part]), model=best)
+
+# %%
+# Reference only
 for kind, rows in steps.groupby("system"):
     values = {f"step-{i}": Interval(*row) for i, row in enumerate(rows[["value", "low", "high"]].to_numpy(), 1)}
     record(run, f"ladder-{kind}", values, len(by_set[kind]))
@@ -379,11 +390,11 @@ naive = ...  # a table like boots["independent"]
 with attempt(naive):
     by_row, by_template = naive.set_index("metric"), boots["independent"].set_index("metric")
     assert np.allclose(by_row["value"], by_template["value"], equal_nan=True), "the scores themselves stay as they are"
-    same = by_row["low"].equals(by_template["low"]) and not independent["template_id"].is_unique
+    same = by_row["low"].equals(by_template["low"]) and not sets["independent"]["template_id"].is_unique
     assert not same, "these are the intervals that we had; pass cluster=None"
 
 # %% tags=["solution"]
-naive = bootstrap(independent, run.policy, seed=run.seed, cluster=None)
+naive = bootstrap(sets["independent"], run.policy, seed=run.seed, cluster=None)
 interval_table({"by template": boots["independent"], "by row": naive}, ["weighted_f1"])
 
 # %% [markdown] tags=["solution"]

@@ -55,14 +55,15 @@ import pandas as pd
 from guard_utils.data import load_splits
 from guard_utils.metrics import KINDS, disagreements
 from guard_utils.profiles import resolve
+from guard_utils.records import skip_reference_cells
 from guard_utils.scoring import read_predictions, reference_predictions
 
 pd.options.display.precision, pd.options.display.max_colwidth = 3, 80
 run = resolve(PROFILE)
-splits = load_splits(run)
-test = read_predictions(run, "tuned", "test", splits.test)
-independent = read_predictions(run, "tuned", "independent", splits.independent)
-wrong = {name: disagreements(df, run.policy) for name, df in {"test": test, "independent": independent}.items()}
+skip_reference_cells(run)  # matters where the policy is your own (notebook 07)
+parts = {part: rows for part, rows in load_splits(run).held_out.items() if part != "validation"}
+tables = {part: read_predictions(run, "tuned", part, rows) for part, rows in parts.items()}
+test, wrong = tables["test"], {part: disagreements(df, run.policy) for part, df in tables.items()}
 pd.DataFrame({name: df["kind"].value_counts() for name, df in wrong.items()}).reindex(list(KINDS)).fillna(0).astype(int)
 
 # %% [markdown]
@@ -98,8 +99,8 @@ from IPython.display import HTML
 
 from guard_utils.figures import reading_html
 
-spans = {example.id: example.spans for example in (*splits.test, *splits.independent)}
-HTML(reading_html(wrong["test"].head(6), spans) + reading_html(wrong["independent"].head(6), spans))
+spans = {example.id: example.spans for rows in parts.values() for example in rows}
+HTML("".join(reading_html(df.head(6), spans) for df in wrong.values()))
 
 # %% [markdown]
 # For each, three answers are possible: the model is wrong; the label is wrong; the policy does not say. Count them.
@@ -111,6 +112,7 @@ HTML(reading_html(wrong["test"].head(6), spans) + reading_html(wrong["independen
 # Now we have a witness: the guard has *read* these texts. Same answers, both tables:
 
 # %%
+# Reference only
 from guard_utils.data import reference_codes_evaluation
 from guard_utils.metrics import summary
 
@@ -125,6 +127,7 @@ scores[["weighted_f1", "subset_accuracy", "binary_fpr"]]
 # Our guard was trained on our table, so this alone proves nothing. Look at *how* the answers differ from each table:
 
 # %%
+# Reference only
 columns = ["rows", "wrong", "error_rate", "missed", "extra", "swapped", "mixed"]
 pd.concat({name: error_table(df, run.policy, "category")[columns] for name, df in views.items()})
 
@@ -136,6 +139,7 @@ pd.concat({name: error_table(df, run.policy, "category")[columns] for name, df i
 # often answer and table disagree.
 
 # %%
+# Reference only
 from guard_utils.figures import plot_label_errors, save
 from guard_utils.metrics import by_source_label
 
@@ -153,6 +157,7 @@ save(plot_label_errors(often, title=title, n=12), run, "05-labels-theirs", alt)
 # post code. `suspicious_labels` takes the best explanation, sets its rows aside, and searches again.
 
 # %%
+# Reference only
 from guard_utils.metrics import suspicious_labels
 
 suspects = suspicious_labels(theirs, run.policy)
@@ -163,6 +168,7 @@ suspects[["label", "code", "kind", "rows", "error_rate", "elsewhere"]]
 # is the rate on rows without the label. Our own table, by the same function and in the same colours:
 
 # %%
+# Reference only
 cross = by_source_label(ours, run.policy)
 often = cross[cross["rows"] >= 10]
 top = often.loc[often["disagreement"].idxmax()]
@@ -177,6 +183,7 @@ save(plot_label_errors(often, title=title, n=12), run, "05-labels-ours", alt)
 # others on other labels. What do both contradict?
 
 # %%
+# Reference only
 rampart = answered["rampart"].assign(gold=theirs["gold"])
 second = suspicious_labels(rampart, run.policy)
 both = suspects.merge(second, on=["label", "code", "kind"], suffixes=("", " (Rampart)"))
@@ -191,6 +198,7 @@ both[["label", "code", "kind", "rows", "error_rate", "error_rate (Rampart)"]]
 # The tutorial's rules look for a key *inside* a label. Which keys fire on the suspects, and what does our table say?
 
 # %%
+# Reference only
 from guard_utils.data import PII_200K, REFERENCE_EVALUATION_KEYS
 
 fired = {
@@ -205,6 +213,7 @@ pd.DataFrame({"keys that fire": fired, "our table": {label: PII_200K.codes([labe
 # numbers and flats were left out. These are slips of a few characters. How much of the "error" was theirs?
 
 # %%
+# Reference only
 blamed, guilty = (set(disagreements(df, run.policy)["id"]) for df in (theirs, ours))
 share = len(blamed - guilty) / max(1, len(blamed))
 print(f"By their table the guard is wrong on {len(blamed):,} of {len(ours):,} rows.")
@@ -217,6 +226,7 @@ print(f"On {share:.0%} of these its answer is exactly right by ours.")
 # labels, both tables, and what *our* guard answers.
 
 # %%
+# Reference only
 places = [4, 5, 6, 9, 13]
 pair = ours.assign(**{"their table": theirs["gold"]})
 printed = pair[pair["situation"] == "multi"].iloc[places].assign(place=places).set_index("place")
@@ -244,6 +254,7 @@ printed[["labels", "their table", "our table", "our guard"]]
 # | errors spread evenly | more training, or a larger model | money |
 
 # %%
+# Reference only
 from guard_utils.metrics import per_category
 
 counts = per_category(ours, run.policy).set_index("name")[["support", "fn", "fp"]]
@@ -253,12 +264,13 @@ counts.set_axis(["codes", "missed", "extra"], axis=1).sort_values("missed", asce
 # On record:
 
 # %%
+# Reference only
 from guard_utils.records import expect, record, run_card
 
 values = {"error_rate": len(guilty) / len(ours), "error_rate_their_table": len(blamed) / len(ours)}
 record(run, "errors-reference", values | {"blamed_on_labels": share}, len(ours))
 expect(run, "errors-reference")
-run_card(run, len(test) + len(independent) + len(ours))
+run_card(run, sum(map(len, tables.values())) + len(ours))
 
 # %% [markdown]
 # ## Take-aways

@@ -87,8 +87,9 @@ except DataError as error:
 # %% [markdown]
 # ## A profile of your own
 #
-# A profile says what runs. Yours is another one with a few fields changed; everything that you know from 01 to 05
-# then works on your rows.
+# A profile says what runs. Yours is another one with a few fields changed. Put it in the place of the name after
+# `PROFILE`, and notebooks 01 to 05 run on your rows, too; cells about the published tutorial's rows then only say that
+# they are left out.
 
 # %%
 from dataclasses import replace
@@ -482,4 +483,15 @@ reported
 # %% [markdown]
 # ## Where to go next
 #
-# With a GPU and a token, `GPU.md` runs the same policy on Llama Guard itself.
+# Measure your own guard with 01 to 05. At their top:
+#
+# ```python
+# from dataclasses import replace
+# from guard_utils.profiles import PROFILES
+#
+# files = {"policy": "policy.yaml", "train_data": "train.jsonl", "test_data": "test.jsonl", "labels": "labels.csv"}
+# PROFILE = replace(PROFILES["laptop"], name="mine", config="own", adapter="", model="artifacts/laptop/start", **files)
+# ```
+#
+# Paths count from the folder of the repository; where rows have `codes`, leave `labels` out. With a GPU and a token,
+# `GPU.md` runs the same policy on Llama Guard itself.
