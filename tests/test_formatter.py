@@ -24,7 +24,7 @@ from guard_utils.formatter import (
     create_formatted_finetuning_examples,
     write_training_file,
 )
-from guard_utils.policy import PII, ParseFailure, Taxonomy, Verdict, parse
+from guard_utils.policy import PII, Verdict
 from guard_utils.training_rows import TrainingRow, read_training_row
 
 BEFORE, AFTER = ExplanationPosition.BEFORE_DECISION, ExplanationPosition.AFTER_DECISION
@@ -85,18 +85,6 @@ def lines(*examples: TrainingExample, **options: Any) -> list[str]:
 )
 def test_options(given: TrainingExample, options: dict[str, Any], expected: str) -> None:
     assert lines(given, **{"count": 1} | options) == [expected]
-
-
-def test_shuffled_codes_of_a_text_need_not_ascend() -> None:
-    policy, unsorted = Taxonomy("ten", tuple(Category(f"name{i}") for i in range(1, 11))), 0
-    for seed in range(50):
-        (line,) = lines(example(["S2", "S7"]), count=10, prefix="S", shuffle=True, seed=seed)
-        shown, answer = line.split("> ")
-        numbers = {name: code for code, name in (row.split(": ") for row in shown.split("\n")[1:11])}
-        right = {numbers["name2. "], numbers["name7. "]}
-        assert answer.startswith("unsafe\n") and set(answer[7:].split(",")) == right
-        unsorted += isinstance(parse(answer, policy), ParseFailure)
-    assert 0 < unsorted < 50
 
 
 def test_no_empty_response_copy_of_a_prompt_alone_or_an_empty_response() -> None:
@@ -173,7 +161,6 @@ BAD_EXAMPLES = [
     (example(label="unsafe"), r"codes of an unsafe one is \[\]; list"),
     (example(["O1"], label="safe"), r"codes of a safe one is \['O1'\]; label it"),
     (example(["O4"]), "violated code is 'O4'; write one of 3 as 'O1'"),
-    (example(["O0"]), "violated code is 'O0'"),
     (example(["S1"]), "violated code is 'S1'"),
     (example(["O01"]), "violated code is 'O01'"),
     (example([1]), "violated code is 1;"),  # type: ignore[list-item]
@@ -313,12 +300,10 @@ GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe
     [
         ({"policy": []}, "at least one code"),
         ({"policy": "S4"}, "policy is 'S4'; give a list"),
-        ({"policy": [4]}, r"policy is \[4\]"),
         ({"policy": ["S1", "S1"]}, "each once"),
         ({"policy": ["S9"]}, "code 'S9' is not in policy 'pii'"),
         ({"turns": []}, r"roles of the turns is \[\]"),
         ({"turns": None}, "turns is None; give a list of .* pairs"),
-        ({"turns": ["Us"]}, "turns is .*pairs"),
         ({"turns": [["User", None]]}, "turns is .*pairs of texts"),
         ({"turns": [["User", "a", "b"]]}, "turns is .*pairs"),
         ({"turns": [["Agent", "a"]]}, r"roles of the turns is \['Agent'\]; begin with 'User'"),
@@ -326,12 +311,10 @@ GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe
         ({"answer": "unsafe"}, "answer is 'unsafe'; write"),
         ({"answer": "unsafe\nS2"}, r"ascending codes of \['S4', 'S1'\]"),
         ({"answer": "unsafe\nS4,S1"}, "answer is"),
-        ({"answer": "unsafe\nS4 "}, "answer is"),
         ({"answer": None}, "answer is None"),
         ({"extra": 1}, "row is .*'policy', 'turns', 'answer', perhaps 'evidence', and nothing else"),
         ({"evidence": [[3, "S1"]]}, r"evidence is .*ends of values up to 2, codes of \('safe', 'S4', 'S1'\)"),
         ({"evidence": [[2, "S3"]]}, "evidence is"),
-        ({"evidence": ["S1"]}, "evidence is"),
     ],
 )
 def test_broken_row_names_place_field_and_value(change: dict[str, Any], message: str) -> None:

@@ -326,8 +326,6 @@ from guard_utils.records import Interval, expect, intervals_of, record, run_card
 kept = ["weighted_f1", "micro_f1", "subset_accuracy", "binary_f1", "binary_fpr", "outside"]
 for part, df in sets.items():
     record(run, f"tuned-{part}", intervals_of(boots[part], kept), len(df), checkpoint=df.attrs["checkpoint"])
-
-# %%
 for part, found in tests.items():
     best = found["theirs"].idxmax()
     values = {"weighted_f1": found["theirs"][best], "lead": Interval(*found.loc[best, ["difference", "low", "high"]])}

@@ -5,7 +5,6 @@ Not compared while `notebooks/STALE` says why: an unfinished change renews them 
 
 import tomllib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import nbformat
 import notebook_lint as lint
 import pytest
+from kernels import one_kernel
 from packaging.requirements import Requirement
 
 from guard_utils.profiles import repository, resolve
@@ -57,9 +57,7 @@ def test_committed_card_is_of_this_code(source: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def again(
-    tmp_path_factory: pytest.TempPathFactory, one_kernel: Callable[..., AbstractContextManager[None]]
-) -> dict[str, Any]:
+def again(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Notebooks run again on the laptop profile, where a number beyond its tolerance is an error."""
     notebooks = {source.stem: build(source, "laptop") for source in AGAIN}
     with pytest.MonkeyPatch.context() as patch:

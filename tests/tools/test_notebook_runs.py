@@ -1,19 +1,19 @@
 """The notebooks as they run on smoke from nothing, solutions filled in; as readers get them, they are committed."""
 
 import io
-from collections.abc import Callable
-from contextlib import AbstractContextManager, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import nbformat
 import notebook_lint as lint
 import pytest
+from kernels import one_kernel
 
 from tools.notebooks import build, execute, run_all
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory, one_kernel: Callable[..., AbstractContextManager[None]]) -> Path:
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the whole series."""
     folder = tmp_path_factory.mktemp("solved")
     said = io.StringIO()
@@ -33,9 +33,7 @@ PROFILE = replace(PROFILES["smoke"], name="mine", config="smoke", **files)
 """
 
 
-def test_the_course_runs_on_a_policy_of_ones_own_and_leaves_out_what_is_about_the_reference(
-    tmp_path: Path, one_kernel: Callable[..., AbstractContextManager[None]]
-) -> None:
+def test_the_course_runs_on_a_policy_of_ones_own_and_leaves_out_what_is_about_the_reference(tmp_path: Path) -> None:
     left_out = []
     with one_kernel(GUARD_ARTIFACTS=str(tmp_path), OMP_NUM_THREADS="1"):
         for source in lint.SOURCES[:5]:

@@ -31,7 +31,7 @@ def test_one_version_stands_everywhere() -> None:
 
 def test_a_number_edited_by_hand_is_found() -> None:
     places = (r"\| own test set \| ", "minutes on 2 CPU", "apart by at most ", r"05_error\w+\.ipynb\) \|[^|]+\| ")
-    for before in (*places, "reference's rows: "):  # the last in the figure's alt text, whose interval has brackets
+    for before in (*places, "reference rows: "):  # the last in the figure's alt text, whose interval has brackets
         edited, count = re.subn(f"({before})", r"\g<1>9", TEXT)
         assert count and publish.fill_readme(edited, "laptop") == TEXT
 

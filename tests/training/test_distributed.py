@@ -44,16 +44,10 @@ def rows(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train_in_two_processes(launch: Sequence[str], config: DictConfig, path: Path) -> None:
     OmegaConf.save(config, path)
     command = [sys.executable, "-m", *launch, "--config", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=repository())
-    try:
-        output, _ = process.communicate(timeout=TIMEOUT)
-        state = f"ended with status {process.returncode}"
-    except subprocess.TimeoutExpired:
-        process.terminate()  # the launcher ends its processes
-        output, _ = process.communicate(timeout=60)
-        state = f"was not done after {TIMEOUT} s"
-    if process.returncode:
-        pytest.fail(f"{' '.join(launch)} {state}; its last lines:\n{output[-6000:]}", pytrace=False)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=repository(), timeout=TIMEOUT
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
 
 
 def train_in_one_process(config: DictConfig, kind: str) -> None:

@@ -2,16 +2,18 @@
 
 import json
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from guard_utils import metrics
+from guard_utils.data.predictions import gold_matrix, predicted_matrix
 from guard_utils.data.splits import load_splits
 from guard_utils.figures import plot_multilabel_confusion
 from guard_utils.formatter import write_training_file
-from guard_utils.metrics import bootstrap, multilabel_confusion, per_category
 from guard_utils.profiles import PROFILES, Run, resolve
 from guard_utils.scoring import export_guard, load_guard, predict
 from guard_utils.training import launch
@@ -62,9 +64,22 @@ def test_a_policy_of_any_size_trains_scores_and_is_measured(tmp_path: Path, monk
     trained = finetune(run, run.folder / "train.jsonl", progress=False)
     assert trained.log["loss"].iloc[-1] < trained.log["loss"].iloc[0]
     table = predict(load_guard(run, max_violations=most), splits.test, progress=False)
-    assert bootstrap(table, run.policy, resamples=20)["value"].notna().any()
-    assert len(per_category(table, run.policy)) == count
-    plot_multilabel_confusion(multilabel_confusion(table, run.policy), title="any size")
+    gold, said = gold_matrix(table, run.policy), predicted_matrix(table, run.policy)
+    assert metrics.per_category(table, run.policy)["tp"].tolist() == (gold & said).sum(axis=0).tolist()
+    scores, boot = metrics.summary(table, run.policy), metrics.bootstrap(table, run.policy, resamples=20)
+    assert scores["subset_accuracy"] == pytest.approx((gold == said).all(axis=1).mean())
+    assert boot.set_index("metric").loc["weighted_f1", "value"] == pytest.approx(scores["weighted_f1"])
+    decided = metrics.decide(table, run.policy, metrics.tune(table, run.policy))
+    compared = metrics.compare_systems(table, {"decided": decided}, run.policy, resamples=20)
+    assert compared.loc["decided", "ours"] == pytest.approx(scores["weighted_f1"])
+    wrong = metrics.disagreements(table, run.policy)
+    assert len(wrong) == (gold != said).any(axis=1).sum() <= metrics.error_table(table, run.policy)["wrong"].sum()
+    labelled = table.assign(labels=table["gold"])
+    assert len(metrics.by_source_label(labelled, run.policy)) == count * len({*chain(*table["gold"])})
+    assert set(metrics.suspicious_labels(labelled, run.policy).columns) >= {"label", "code"}
+    matrix = metrics.multilabel_confusion(table, run.policy)
+    assert matrix.shape == (count + 1, count + 1)
+    plot_multilabel_confusion(matrix, title="any size")
 
 
 def test_a_training_starts_from_an_exported_guard(tmp_path: Path, monkeypatch) -> None:
