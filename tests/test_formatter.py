@@ -161,14 +161,10 @@ BAD_EXAMPLES = [
     (example(label="unsafe"), r"codes of an unsafe one is \[\]; list"),
     (example(["O1"], label="safe"), r"codes of a safe one is \['O1'\]; label it"),
     (example(["O4"]), "violated code is 'O4'; write one of 3 as 'O1'"),
-    (example(["S1"]), "violated code is 'S1'"),
     (example(["O01"]), "violated code is 'O01'"),
     (example([1]), "violated code is 1;"),  # type: ignore[list-item]
-    (example([["O1"]]), r"violated code is \['O1'\];"),  # type: ignore[list-item]
     (example(violated_category_codes="O1"), "violated_category_codes is 'O1'; give a list"),
-    (example(violated_category_codes=None), "violated_category_codes is None; give a list"),
     (example(prompt=None), "prompt is None; give its text"),
-    (example(prompt=3.5), "prompt is 3.5;"),
     (example(response=float("nan")), "response is nan; give text or None"),
     (example(label="Unsafe"), "label is 'Unsafe'; write 'safe' or 'unsafe'"),
 ]
@@ -202,9 +198,7 @@ def test_unsafe_without_codes_where_nothing_needs_them() -> None:
         ({"position": "BEFORE_DECISION"}, "explanation_position is 'BEFORE_DECISION'"),
         ({"template": "no place for it"}, "instructions_format_string is 'no place for it'; show {conversation}"),
         ({"template": "{conversation} {policy}"}, "double other braces"),
-        ({"template": "{conversation} {"}, "Single '{'|expected '}'"),
         ({"augmentation": AugmentationConfigs(1.5)}, "empty_responses is 1.5; give 0 to 1"),
-        ({"augmentation": AugmentationConfigs(float("nan"))}, "empty_responses is nan"),
         ({"augmentation": AugmentationConfigs(0.1), "position": AFTER}, "with_empty_response is None; say"),
         ({"augmentation": AugmentationConfigs(0, None, True, True), "position": BEFORE}, "categories is None; say"),
     ],

@@ -131,7 +131,8 @@ def test_the_pretrained_model_gives_the_same_with_fewer_nodes(prompt):
     ("policy", "cap", "verdicts"),
     [(PII.select(["S4"]), None, 2), (LLAMA_GUARD_3, 2, 106), (THIRTY, None, 4526)],
 )
-def test_one_category_is_enough_and_many_are_capped(guard, smol_tokenizer, policy, cap, verdicts):
+def test_one_category_is_enough_and_many_are_capped(guard, smol_tokenizer, policy, cap, verdicts, monkeypatch):
+    monkeypatch.setattr(scorer, "FEW", 0)
     prompt = GuardPrompt(policy, smol_tokenizer)
     found = GuardScorer(guard, prompt, max_violations=cap, epsilon=1e-4).score(TEXTS[:1], progress=False)
     assert found.log_probs.shape == (1, verdicts) and found.marginals.shape == (1, len(policy))

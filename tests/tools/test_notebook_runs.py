@@ -1,26 +1,35 @@
 """The notebooks as they run on smoke from nothing, solutions filled in; as readers get them, they are committed."""
 
 import io
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import notebook_lint as lint
 import pytest
 from kernels import one_kernel
+from nbclient.exceptions import CellExecutionError
 
 from tools.notebooks import build, execute, run_all
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("artifacts")
+    with one_kernel(GUARD_ARTIFACTS=str(folder), OMP_NUM_THREADS="1"):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def smoke(artifacts: Path) -> Path:
     """A run of the whole series."""
-    folder = tmp_path_factory.mktemp("solved")
     said = io.StringIO()
-    with one_kernel(GUARD_ARTIFACTS=str(folder), OMP_NUM_THREADS="1"), redirect_stdout(said):
+    with redirect_stdout(said):
         status = run_all("smoke", solved=True)
     assert status == 0, said.getvalue()[-6000:]
-    return folder / "smoke"
+    return artifacts / "smoke"
 
 
 OWN = """
@@ -33,16 +42,15 @@ PROFILE = replace(PROFILES["smoke"], name="mine", config="smoke", **files)
 """
 
 
-def test_the_course_runs_on_a_policy_of_ones_own_and_leaves_out_what_is_about_the_reference(tmp_path: Path) -> None:
+def test_the_course_runs_on_a_policy_of_ones_own_and_leaves_out_what_is_about_the_reference(artifacts: Path) -> None:
     left_out = []
-    with one_kernel(GUARD_ARTIFACTS=str(tmp_path), OMP_NUM_THREADS="1"):
-        for source in lint.SOURCES[:5]:
-            notebook = build(source, "smoke")
-            next(cell for cell in notebook.cells if cell.source.startswith("PROFILE =")).source = OWN
-            execute(notebook)
-            left_out.append(str(notebook).count("left out: this cell"))
+    for source in lint.SOURCES[:5]:
+        notebook = build(source, "smoke")
+        next(cell for cell in notebook.cells if cell.source.startswith("PROFILE =")).source = OWN
+        execute(notebook)
+        left_out.append(str(notebook).count("left out: this cell"))
     assert left_out == [0, 0, 0, 7, 11]
-    records = {path.stem for path in tmp_path.glob("mine/records/*.json")}
+    records = {path.stem for path in artifacts.glob("mine/records/*.json")}
     assert records >= {"zero_shot-validation", "tfidf-test", "training", "tuned-test", "best-rival-test"}
     assert not [name for name in records if "reference" in name or "ladder" in name]
 
@@ -54,10 +62,7 @@ def test_outputs_keep_the_house_rules_and_solutions_pass(source: Path, smoke: Pa
     assert lint.marks(solved) == ["✓"] * 3
 
 
-def test_a_second_run_finds_records_and_figures_with_words_and_nothing_to_do(
-    smoke: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("GUARD_ARTIFACTS", str(smoke.parent))
+def test_a_second_run_finds_records_and_figures_with_words_and_nothing_to_do(smoke: Path, capsys: Any) -> None:
     assert run_all("smoke", solved=True) == 0
     assert capsys.readouterr().out.count("reused") == len(lint.SOURCES)
     assert (smoke / "records" / "training.json").exists()
@@ -65,13 +70,8 @@ def test_a_second_run_finds_records_and_figures_with_words_and_nothing_to_do(
     assert len(figures) >= 8 and all(path.with_suffix(".alt.txt").read_text().strip() for path in figures)
 
 
-def test_04_names_the_notebook_whose_answers_are_missing(smoke: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GUARD_ARTIFACTS", str(smoke.parent))
+def test_04_names_the_notebook_whose_answers_are_missing(smoke: Path) -> None:
     for path in smoke.glob("predictions/regex-*"):
         path.unlink()
-    cells = build(lint.SOURCES[3], "smoke", solved=True).cells
-    names = {"display": print}
-    with pytest.raises(FileNotFoundError, match="run notebook 01 with PROFILE = 'smoke' first"):
-        for cell in cells:
-            if cell.cell_type == "code":
-                exec(cell.source, names)
+    with pytest.raises(CellExecutionError, match="run notebook 01 with PROFILE = 'smoke' first"):
+        execute(build(lint.SOURCES[3], "smoke"))
