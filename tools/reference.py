@@ -43,7 +43,7 @@ from guard_utils.policy import PII
 from guard_utils.profiles import Run, repository, resolve
 from guard_utils.records import intervals_of
 from guard_utils.scoring import load_guard, majority, predict, regular_expressions, tfidf, write_predictions
-from guard_utils.scoring.cached import guard_facts
+from guard_utils.scoring.batch import guard_facts
 from tools.rivals import presidio, rampart
 
 RIVALS = {

@@ -18,14 +18,14 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
 from guard_utils.data.own_rows import Row, read_file
-from guard_utils.files import DONE, write_table, write_text, write_whole
+from guard_utils.files import DONE, code_fingerprint, write_table, write_text, write_whole
 from guard_utils.profiles import Run
 from guard_utils.prompt import GuardPrompt
-from guard_utils.scoring.cached import guard_facts
 from guard_utils.scoring.scorer import DTYPES, GuardScorer, load_model
-from guard_utils.training.adapters import guard_adapter, load_adapter
-from guard_utils.training.launch import checkpoint
+from guard_utils.training.adapters import adapter_facts, guard_adapter, load_adapter
+from guard_utils.training.launch import checkpoint, checkpoint_fingerprint
 
+_CODE = ("guard_utils.prompt", "guard_utils.scoring.trie", "guard_utils.scoring.scorer")
 CHUNK = 256  # rows that are scored and saved at a time; a kill costs at most these
 
 
@@ -58,6 +58,16 @@ def load_guard(run: Run, *, or_untrained: bool = False, **settings: Any) -> Guar
             weight.data = weight.data.to(DTYPES[run.dtype])
     print(f"guard: {told}", file=sys.stderr)
     return GuardScorer(model, prompt, **settings)
+
+
+def guard_facts(run: Run, **settings: Any) -> dict[str, Any]:
+    """What decides the answers of the guard that `load_guard` loads, besides texts: `settings` are those of both.
+
+    Raises FileNotFoundError where there is none; see `guard_adapter`.
+    """
+    adapter = guard_adapter(run)
+    decides = adapter_facts(adapter)["sha256"] if adapter else checkpoint_fingerprint(run)
+    return {"dtype": run.dtype, "settings": settings, "code": code_fingerprint(_CODE), "checkpoint": decides}
 
 
 def export_guard(run: Run, folder: Path) -> Path:

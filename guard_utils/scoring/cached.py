@@ -17,15 +17,14 @@ import pandas as pd
 from guard_utils.data.examples import Example
 from guard_utils.data.predictions import predictions_table
 from guard_utils.data.reference_rows import reference_examples
-from guard_utils.files import code_fingerprint, write_table, write_text
+from guard_utils.files import write_table, write_text
 from guard_utils.policy import PII
 from guard_utils.profiles import PROFILES, Run, repository
-from guard_utils.training.adapters import adapter_facts, guard_adapter, shipped_adapter
+from guard_utils.training.adapters import shipped_adapter
 from guard_utils.training.launch import checkpoint_fingerprint
 
 Facts = Mapping[str, Any]
 """What decides the answers besides texts and policy, as JSON values: model, dtype, seed, the training rows."""
-_CODE = ("guard_utils.prompt", "guard_utils.scoring.trie", "guard_utils.scoring.scorer")
 Make = Callable[[], pd.DataFrame]
 
 
@@ -124,7 +123,7 @@ def tuned_predictions(run: Run, parts: Mapping[str, Sequence[Example]], **settin
             if shipped_adapter(run) is None:
                 raise
             system = "series"  # no answer of it is ever read as one of a training
-    from guard_utils.scoring.batch import load_guard
+    from guard_utils.scoring.batch import guard_facts, load_guard
     from guard_utils.scoring.scorer import predict  # torch, which no reader without a guard needs
 
     facts = guard_facts(run, **settings)
@@ -134,16 +133,6 @@ def tuned_predictions(run: Run, parts: Mapping[str, Sequence[Example]], **settin
         make = partial(lambda asked: predict(guard(), asked), rows)
         tables[part] = cached_predictions(run, f"{system}-{part}", rows, facts, make, shipped=False)
     return tables
-
-
-def guard_facts(run: Run, **settings: Any) -> dict[str, Any]:
-    """What decides the answers of the guard that `load_guard` loads, besides texts: `settings` are those of both.
-
-    Raises FileNotFoundError where there is none; see `guard_adapter`.
-    """
-    adapter = guard_adapter(run)
-    decides = adapter_facts(adapter)["sha256"] if adapter else checkpoint_fingerprint(run)
-    return {"dtype": run.dtype, "settings": settings, "code": code_fingerprint(_CODE), "checkpoint": decides}
 
 
 def _made_from(run: Run, examples: Sequence[Example]) -> dict[str, str]:

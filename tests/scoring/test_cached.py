@@ -11,7 +11,7 @@ from guard_utils.data.examples import Example, Span
 from guard_utils.data.predictions import predictions_table
 from guard_utils.policy import PII, Taxonomy
 from guard_utils.profiles import PROFILES, Run
-from guard_utils.scoring import cached
+from guard_utils.scoring import batch, cached
 from guard_utils.scoring.cached import cached_predictions, read_predictions, tuned_predictions, write_predictions
 
 FACTS = {"model": "m", "seed": 0}
@@ -151,7 +151,7 @@ def test_what_decides_the_answers_makes_them_anew_and_nothing_else(run, smoke_fo
     run.folder.rename(moved)
     elsewhere = replace(run, folder=moved, policy=replace(PII, name="mine"))
     assert origins(elsewhere, test=examples()) == ["read from this run"], "neither a path nor a name decides"
-    monkeypatch.setattr(cached, "code_fingerprint", lambda _: "other code")
+    monkeypatch.setattr(batch, "code_fingerprint", lambda _: "other code")
     assert origins(elsewhere, test=examples()) == ["made now"]
 
 
