@@ -132,10 +132,9 @@ from guard_utils.figures import plot_scores, save
 titles = {f"f1_{code}": name for code, name in run.policy.names.items()}
 parts = [table[table["metric"].isin(titles)].assign(system=part) for part, table in boots.items()]
 drawn = pd.concat(parts).assign(category=lambda table: table["metric"].map(titles))
-f1 = boots[main].set_index("metric").loc[list(titles)]
-low = f1["value"].idxmin()
-title = f"On the {main} rows, {titles[low]} is lowest: F1 {f1['value'][low]:.2f} "
-title += f"[{f1['low'][low]:.2f}, {f1['high'][low]:.2f}]"
+f1 = boots[main].set_index("metric")["value"].loc[list(titles)].rename(titles)
+low, high = f1.idxmin(), f1.idxmax()
+title = f"On the {main} rows, F1 runs from {f1[low]:.2f} ({low}) to {f1[high]:.2f} ({high})"
 alt = f"F1 of each category with intervals, on {len(sets)} sets. {title}."
 save(plot_scores(drawn, title=title, group="category", score="F1"), run, "04-categories", alt)
 
