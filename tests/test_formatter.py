@@ -297,7 +297,6 @@ GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe
         ({"policy": ["S1", "S1"]}, "each once"),
         ({"policy": ["S9"]}, "code 'S9' is not in policy 'pii'"),
         ({"turns": []}, r"roles of the turns is \[\]"),
-        ({"turns": None}, "turns is None; give a list of .* pairs"),
         ({"turns": [["User", None]]}, "turns is .*pairs of texts"),
         ({"turns": [["User", "a", "b"]]}, "turns is .*pairs"),
         ({"turns": [["Agent", "a"]]}, r"roles of the turns is \['Agent'\]; begin with 'User'"),

@@ -86,7 +86,8 @@ from guard_utils.prompt import GuardPrompt
 from guard_utils.scoring import GuardScorer, load_guard, load_model
 
 model, tokenizer = load_model(run.model_folder(), dtype=run.dtype, device=run.device)
-untrained = GuardScorer(model, GuardPrompt(run.policy, tokenizer), epsilon=0)
+exact = 0 if len(run.policy) < 8 else 1e-6  # 1e-6 leaves out what can't matter: many categories have many answers
+untrained = GuardScorer(model, GuardPrompt(run.policy, tokenizer), epsilon=exact)
 guard = load_guard(run, or_untrained=True)
 said = {"untrained": untrained.score(prompts, progress=False), "our guard": guard.score(prompts, progress=False)}
 
@@ -129,15 +130,15 @@ print(tokenizer.decode(untrained.prompt.segments(prompts[2]).ids))
 # takes a few lines:
 
 # %%
-from guard_utils.policy import Taxonomy, Verdict, all_verdicts
+from guard_utils.policy import Taxonomy, Verdict
 
 trie, tokens = {}, 0
-for verdict in all_verdicts(run.policy):
+for verdict in untrained.trie.verdicts:
     node = trie
     for token in untrained.prompt.answer_ids(verdict):
         tokens += token not in node
         node = node.setdefault(token, {})
-print(f"{len(all_verdicts(run.policy))} answers share {tokens} tokens")
+print(f"{len(untrained.trie.verdicts)} answers share {tokens} tokens")
 
 # %% [markdown]
 # The probability of an answer is the product of its tokens' probabilities, each given those before it. By hand, for

@@ -211,7 +211,7 @@ print(f"{written:,} lines\n{lines[0]}\n{lines[-1]}")
 # %%
 from guard_utils.figures import tokens_html
 from guard_utils.prompt import GuardPrompt
-from guard_utils.training import GuardDataset, RecipeTokenizer
+from guard_utils.training import GuardDataset, RecipeTokenizer, resolve_config
 
 recipe_tokenizer = RecipeTokenizer(str(run.model_folder()))
 tokenizer = recipe_tokenizer.tokenizer
@@ -240,7 +240,8 @@ print(f"{len(controls & {*prompt.segments(forged).conversation_ids})} control to
 # token to the prompt, and at inference nothing is asked there.
 
 # %%
-dataset = GuardDataset(recipe_tokenizer, source=str(path), evidence=8)
+taxonomy = resolve_config(run, path)["dataset"].get("taxonomy", run.policy.name)
+dataset = GuardDataset(recipe_tokenizer, source=str(path), taxonomy=taxonomy, evidence=8)
 row = dataset[len(dataset) - 1]
 pairs = [(i, label) for i, label in enumerate(row["labels"]) if label != -100]
 told = [(tokenizer.decode(row["tokens"][max(0, i - 4) : i]), tokenizer.decode([label])) for i, label in pairs]

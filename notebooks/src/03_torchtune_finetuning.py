@@ -53,10 +53,10 @@ from guard_utils.training import GuardDataset, RecipeTokenizer, resolve_config
 
 run = resolve(PROFILE)
 train_file = run.folder / "train.jsonl"
-config = resolve_config(run, train_file)
-evidence = config["dataset"].get("evidence", 0)
+config = resolve_config(run, train_file)["dataset"]
+evidence, taxonomy = config.get("evidence", 0), config.get("taxonomy", run.policy.name)
 tokenizer = RecipeTokenizer(str(run.model_folder()))
-dataset = GuardDataset(tokenizer, source=str(train_file), evidence=evidence)
+dataset = GuardDataset(tokenizer, source=str(train_file), taxonomy=taxonomy, evidence=evidence)
 
 # %%
 sample = [dataset[i] for i in range(min(300, len(dataset)))]
@@ -186,7 +186,7 @@ from collections import Counter
 
 from scipy.stats import entropy
 
-plain = GuardDataset(tokenizer, source=str(train_file))
+plain = GuardDataset(tokenizer, source=str(train_file), taxonomy=taxonomy)
 answers = Counter(tuple(label for label in row["labels"] if label != -100) for row in plain)
 every = Counter(label for row in dataset for label in row["labels"] if label != -100)
 values = every - Counter(label for answer, count in answers.items() for label in answer * count)

@@ -202,7 +202,6 @@ def wrapped(cause: Exception) -> Exception:
         (named("OfflineModeIsEnabled"), "cannot be reached"),
         (wrapped(DatasetGenerationCastError("column 'gated' differs")), "files have different columns: .*data_files"),
         (wrapped(OSError(errno.ENOSPC, "No space left on device")), "disk is full: free space, or set HF_HOME"),
-        (OSError("Not enough disk space. Needed: 1 GB"), "disk is full"),
         (wrapped(ModuleNotFoundError("No module named 'zstandard'")), "package is missing: .*'zstandard'"),
         (FileNotFoundError("Unable to find 'hf://x/y*'"), "choose data_files=... from https://.*/tree/main"),
         (wrapped(ValueError("odd")), r"none that `load` knows, read the error. \(ValueError: odd\)"),

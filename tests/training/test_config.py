@@ -83,7 +83,6 @@ def test_five_different_faults_are_told_in_one_error(smoke: Any) -> None:
         ("collate_fn", "guard_utils.training.shared_prefix.no_such", "no attribute 'no_such'"),
         ("loss._component_", "guard_utils.training.shared_prefix", "not a callable"),
         ("batch_size", 0, "at least 1"),
-        ("epochs", 1.5, "at least 1"),
         ("save_every_n_steps", None, ""),
         ("clip_grad_norm", None, ""),
         ("profiler", {"enabled": False}, ""),
