@@ -48,9 +48,8 @@ def test_the_course_runs_on_a_policy_of_ones_own_and_leaves_out_what_is_about_th
     policy.write_text((own / "policy.yaml").read_text() + "  - name: Passport Number\n  - name: Tax Number\n")
     for source in lint.SOURCES[:5]:
         notebook = build(source, "smoke")
-        next(cell for cell in notebook.cells if cell.source.startswith("PROFILE =")).source = OWN.format(
-            policy=str(policy)
-        )
+        parameters = next(cell for cell in notebook.cells if cell.source.startswith("PROFILE ="))
+        parameters.source = OWN.format(own=own, policy=policy)
         execute(notebook)
         left_out.append(str(notebook).count("left out: this cell"))
     assert left_out == [0, 0, 0, 7, 11]
