@@ -11,20 +11,10 @@ from typing import Any
 
 import pytest
 
+from guard_utils import formatter
 from guard_utils.data.examples import Example, Span
-from guard_utils.formatter import (
-    AugmentationConfigs,
-    Category,
-    ExplanationPosition,
-    FormatterConfigs,
-    Guidelines,
-    LlamaGuardGenerationConfigs,
-    LlamaGuardPromptConfigs,
-    TrainingExample,
-    create_formatted_finetuning_examples,
-    write_training_file,
-)
-from guard_utils.policy import PII, Verdict
+from guard_utils.formatter import AugmentationConfigs, ExplanationPosition, Guidelines, TrainingExample
+from guard_utils.policy import PII, Category, ParseFailure, Taxonomy, Verdict, parse
 from guard_utils.training_rows import TrainingRow, read_training_row
 
 BEFORE, AFTER = ExplanationPosition.BEFORE_DECISION, ExplanationPosition.AFTER_DECISION
@@ -47,11 +37,11 @@ def configs(
     position: ExplanationPosition | None = None,
     augmentation: AugmentationConfigs = NO_DROPS,
     seed: int = 42,
-) -> FormatterConfigs:
-    return FormatterConfigs(
+) -> formatter.FormatterConfigs:
+    return formatter.FormatterConfigs(
         Guidelines([Category(f"name{i}", f"about {i}") for i in range(1, count + 1)], prefix),
-        LlamaGuardPromptConfigs(template, descriptions, shuffle),
-        LlamaGuardGenerationConfigs(listed, position),
+        formatter.LlamaGuardPromptConfigs(template, descriptions, shuffle),
+        formatter.LlamaGuardGenerationConfigs(listed, position),
         augmentation,
         seed,
     )
@@ -64,7 +54,7 @@ def example(codes: list[str] | None = None, **changes: Any) -> TrainingExample:
 
 
 def lines(*examples: TrainingExample, **options: Any) -> list[str]:
-    return create_formatted_finetuning_examples(examples, configs(**options))
+    return formatter.create_formatted_finetuning_examples(examples, configs(**options))
 
 
 @pytest.mark.parametrize(
@@ -87,6 +77,18 @@ def test_options(given: TrainingExample, options: dict[str, Any], expected: str)
     assert lines(given, **{"count": 1} | options) == [expected]
 
 
+def test_shuffled_codes_of_a_text_need_not_ascend() -> None:
+    policy, unsorted = Taxonomy("ten", tuple(Category(f"name{i}") for i in range(1, 11))), 0
+    for seed in range(50):
+        (line,) = lines(example(["S2", "S7"]), count=10, prefix="S", shuffle=True, seed=seed)
+        shown, answer = line.split("> ")
+        numbers = {name: code for code, name in (row.split(": ") for row in shown.split("\n")[1:11])}
+        right = {numbers["name2. "], numbers["name7. "]}
+        assert answer.startswith("unsafe\n") and set(answer[7:].split(",")) == right
+        unsorted += isinstance(parse(answer, policy), ParseFailure)
+    assert 0 < unsorted < 50
+
+
 def test_no_empty_response_copy_of_a_prompt_alone_or_an_empty_response() -> None:
     always = AugmentationConfigs(1, None, False)
     assert [len(lines(example(response=r), augmentation=always)) for r in ("N/A", None, "", "r")] == [1, 1, 1, 2]
@@ -97,7 +99,7 @@ def test_a_prompt_keeps_at_least_one_category() -> None:
         assert lines(example(), count=1, seed=seed, augmentation=AugmentationConfigs()) == lines(example(), count=1) * 2
 
 
-def workload(seed: int) -> tuple[list[TrainingExample], FormatterConfigs]:
+def workload(seed: int) -> tuple[list[TrainingExample], formatter.FormatterConfigs]:
     """Valid examples and options of every kind, as the reference takes them."""
     rng = random.Random(seed)
     count, prefix = rng.randint(2, 30), rng.choice(["O", "S", "Cat-"])
@@ -125,7 +127,7 @@ def workload(seed: int) -> tuple[list[TrainingExample], FormatterConfigs]:
 def test_bytes_are_the_references() -> None:
     digest = hashlib.sha256()
     for seed in range(1000):
-        digest.update("\0".join(create_formatted_finetuning_examples(*workload(seed))).encode())
+        digest.update("\0".join(formatter.create_formatted_finetuning_examples(*workload(seed))).encode())
     # Made with the reference itself, Meta's finetuning_data_formatter.py.
     assert digest.hexdigest() == "50fecfa93f5ab702bb6d96d72b3ac21687fd0a4f574a9da24ab6796bb55eb911"
 
@@ -134,12 +136,12 @@ def test_repeatable_and_without_side_effects() -> None:
     for seed in range(30):
         items, options = workload(seed)
         state = random.getstate()
-        first = create_formatted_finetuning_examples(items, options)
+        first = formatter.create_formatted_finetuning_examples(items, options)
         assert random.getstate() == state
         assert (items, options) == workload(seed), "no object of the caller is changed"
         random.random()
-        assert create_formatted_finetuning_examples(items, options) == first
-        assert create_formatted_finetuning_examples(iter(items), options) == first
+        assert formatter.create_formatted_finetuning_examples(items, options) == first
+        assert formatter.create_formatted_finetuning_examples(iter(items), options) == first
 
 
 def test_all_categories_violated_has_no_copy_without_them() -> None:
@@ -161,10 +163,15 @@ BAD_EXAMPLES = [
     (example(label="unsafe"), r"codes of an unsafe one is \[\]; list"),
     (example(["O1"], label="safe"), r"codes of a safe one is \['O1'\]; label it"),
     (example(["O4"]), "violated code is 'O4'; write one of 3 as 'O1'"),
+    (example(["O0"]), "violated code is 'O0'"),
+    (example(["S1"]), "violated code is 'S1'"),
     (example(["O01"]), "violated code is 'O01'"),
     (example([1]), "violated code is 1;"),  # type: ignore[list-item]
+    (example([["O1"]]), r"violated code is \['O1'\];"),  # type: ignore[list-item]
     (example(violated_category_codes="O1"), "violated_category_codes is 'O1'; give a list"),
+    (example(violated_category_codes=None), "violated_category_codes is None; give a list"),
     (example(prompt=None), "prompt is None; give its text"),
+    (example(prompt=3.5), "prompt is 3.5;"),
     (example(response=float("nan")), "response is nan; give text or None"),
     (example(label="Unsafe"), "label is 'Unsafe'; write 'safe' or 'unsafe'"),
 ]
@@ -198,7 +205,9 @@ def test_unsafe_without_codes_where_nothing_needs_them() -> None:
         ({"position": "BEFORE_DECISION"}, "explanation_position is 'BEFORE_DECISION'"),
         ({"template": "no place for it"}, "instructions_format_string is 'no place for it'; show {conversation}"),
         ({"template": "{conversation} {policy}"}, "double other braces"),
+        ({"template": "{conversation} {"}, "Single '{'|expected '}'"),
         ({"augmentation": AugmentationConfigs(1.5)}, "empty_responses is 1.5; give 0 to 1"),
+        ({"augmentation": AugmentationConfigs(float("nan"))}, "empty_responses is nan"),
         ({"augmentation": AugmentationConfigs(0.1), "position": AFTER}, "with_empty_response is None; say"),
         ({"augmentation": AugmentationConfigs(0, None, True, True), "position": BEFORE}, "categories is None; say"),
     ],
@@ -209,17 +218,17 @@ def test_bad_option_is_reported_before_anything_is_read(options: dict[str, Any],
         yield
 
     with pytest.raises(ValueError, match=message):
-        create_formatted_finetuning_examples(unread(), configs(**options))
+        formatter.create_formatted_finetuning_examples(unread(), configs(**options))
 
 
 def test_one_text_where_a_list_is_meant(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="training_examples is one text, 'Ann'"):
-        create_formatted_finetuning_examples("Ann", configs())  # type: ignore[arg-type]
+        formatter.create_formatted_finetuning_examples("Ann", configs())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="examples is one text, 'Ann'"):
-        write_training_file("Ann", tmp_path / "train.jsonl", PII)  # type: ignore[arg-type]
+        formatter.write_training_file("Ann", tmp_path / "train.jsonl", PII)  # type: ignore[arg-type]
     letters = replace(configs(), guidelines=Guidelines("abc"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="categories is 'abc'; give at least one Category"):
-        create_formatted_finetuning_examples([], letters)
+        formatter.create_formatted_finetuning_examples([], letters)
 
 
 def judged(text: str, codes: tuple[str, ...] = ()) -> Example:
@@ -228,7 +237,7 @@ def judged(text: str, codes: tuple[str, ...] = ()) -> Example:
 
 def test_rows_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
-    assert write_training_file([judged("I am Ann", ("S1",)), judged("é\u2028\x85")], path, PII) == 2
+    assert formatter.write_training_file([judged("I am Ann", ("S1",)), judged("é\u2028\x85")], path, PII) == 2
     assert path.read_bytes().decode("ascii").splitlines() == [
         r'{"policy": ["S1", "S2", "S3", "S4", "S5"], "turns": [["User", "I am Ann"]], "answer": "unsafe\nS1"}',
         r'{"policy": ["S1", "S2", "S3", "S4", "S5"], "turns": [["User", "\u00e9\u2028\u0085"]], "answer": "safe"}',
@@ -238,7 +247,7 @@ def test_rows_by_hand(tmp_path: Path) -> None:
         TrainingRow((("User", "I am Ann"),), Verdict(("S1",)), PII),
         TrainingRow((("User", "é\u2028\x85"),), Verdict(()), PII),
     ]
-    assert write_training_file([], path, PII) == 0 and path.read_bytes() == b""
+    assert formatter.write_training_file([], path, PII) == 0 and path.read_bytes() == b""
 
 
 def test_a_row_may_show_some_of_the_taxonomy_in_any_order_and_hold_a_conversation() -> None:
@@ -249,7 +258,7 @@ def test_a_row_may_show_some_of_the_taxonomy_in_any_order_and_hold_a_conversatio
 
 def test_what_the_file_can_not_hold_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"example 'id' has \['S6'\], policy 'pii' "):
-        write_training_file([judged("a"), judged("b", ("S6",))], tmp_path / "train.jsonl", PII)
+        formatter.write_training_file([judged("a"), judged("b", ("S6",))], tmp_path / "train.jsonl", PII)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -264,7 +273,7 @@ def test_copies_are_shown_smaller_policies_and_answered_in_their_codes(
     chosen = configs(template="{conversation}", shuffle=shuffled, augmentation=copies)
     chosen = replace(chosen, guidelines=Guidelines(PII.categories, "S"))
     files = [tmp_path / "one.jsonl", tmp_path / "again.jsonl"]
-    counts = [write_training_file(examples, path, PII, chosen, policies=5) for path in files]
+    counts = [formatter.write_training_file(examples, path, PII, chosen, policies=5) for path in files]
     assert files[0].read_bytes() == files[1].read_bytes(), "the seed decides"
     rows = [read_training_row(line, PII) for line in files[0].read_text().splitlines()]
     smaller = [row for row in rows if len(row.policy) < len(PII)]
@@ -281,7 +290,7 @@ def test_copies_are_shown_smaller_policies_and_answered_in_their_codes(
 def test_evidence_that_contradicts_the_codes_is_left_out(tmp_path: Path) -> None:
     spans = (Span(0, 3, "FIRSTNAME", "S1"),)
     rows = [replace(judged("Ann is here", codes), spans=spans) for codes in (("S1",), ())]
-    write_training_file(rows, tmp_path / "train.jsonl", PII)
+    formatter.write_training_file(rows, tmp_path / "train.jsonl", PII)
     found = [read_training_row(line, PII).evidence for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     assert found == [((3, "S1"),), ()]
 
@@ -294,9 +303,12 @@ GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe
     [
         ({"policy": []}, "at least one code"),
         ({"policy": "S4"}, "policy is 'S4'; give a list"),
+        ({"policy": [4]}, r"policy is \[4\]"),
         ({"policy": ["S1", "S1"]}, "each once"),
         ({"policy": ["S9"]}, "code 'S9' is not in policy 'pii'"),
         ({"turns": []}, r"roles of the turns is \[\]"),
+        ({"turns": None}, "turns is None; give a list of .* pairs"),
+        ({"turns": ["Us"]}, "turns is .*pairs"),
         ({"turns": [["User", None]]}, "turns is .*pairs of texts"),
         ({"turns": [["User", "a", "b"]]}, "turns is .*pairs"),
         ({"turns": [["Agent", "a"]]}, r"roles of the turns is \['Agent'\]; begin with 'User'"),
@@ -304,10 +316,12 @@ GOOD_ROW = {"policy": ["S4", "S1"], "turns": [["User", "hi"]], "answer": "unsafe
         ({"answer": "unsafe"}, "answer is 'unsafe'; write"),
         ({"answer": "unsafe\nS2"}, r"ascending codes of \['S4', 'S1'\]"),
         ({"answer": "unsafe\nS4,S1"}, "answer is"),
+        ({"answer": "unsafe\nS4 "}, "answer is"),
         ({"answer": None}, "answer is None"),
         ({"extra": 1}, "row is .*'policy', 'turns', 'answer', perhaps 'evidence', and nothing else"),
         ({"evidence": [[3, "S1"]]}, r"evidence is .*ends of values up to 2, codes of \('safe', 'S4', 'S1'\)"),
         ({"evidence": [[2, "S3"]]}, "evidence is"),
+        ({"evidence": ["S1"]}, "evidence is"),
     ],
 )
 def test_broken_row_names_place_field_and_value(change: dict[str, Any], message: str) -> None:

@@ -7,17 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard_utils.policy import (
-    LLAMA_GUARD_3,
-    PII,
-    Category,
-    ParseFailure,
-    Taxonomy,
-    Verdict,
-    all_verdicts,
-    parse,
-    require_list,
-)
+from guard_utils import policy as grammar
+from guard_utils.policy import LLAMA_GUARD_3, PII, Category, ParseFailure, Taxonomy, Verdict
 
 codes_of_pii = st.sets(st.sampled_from(PII.codes))
 
@@ -40,8 +31,8 @@ def test_a_selection_keeps_the_order_given_and_the_codes_of_the_whole():
     assert policy.names == {"S4": "Address", "S1": "Name"} and policy.select(["S4"]).codes == ("S4",)
     assert policy.categories[0].description == PII.categories[3].description
     assert policy.position("S1") == 1 and len(policy) == 2 and policy.name == "pii[S4,S1]"
-    assert [verdict.text for verdict in all_verdicts(policy)][-1] == "unsafe\nS1,S4"
-    assert isinstance(parse("unsafe\nS2", policy), ParseFailure)
+    assert [verdict.text for verdict in grammar.all_verdicts(policy)][-1] == "unsafe\nS1,S4"
+    assert isinstance(grammar.parse("unsafe\nS2", policy), ParseFailure)
     assert Taxonomy("anew", policy.categories).names == {"S1": "Address", "S2": "Name"}
 
 
@@ -65,8 +56,8 @@ def test_faulty_taxonomies_are_refused_with_the_remedy(make, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: require_list("Ann", "texts"), "^texts is one text, 'Ann'; pass a list of texts$"),
-        (lambda: require_list(b"Ann" * 99, "texts"), "^texts is one text, b'AnnAnn.{0,40}; pass"),
+        (lambda: grammar.require_list("Ann", "texts"), "^texts is one text, 'Ann'; pass a list of texts$"),
+        (lambda: grammar.require_list(b"Ann" * 99, "texts"), "^texts is one text, b'AnnAnn.{0,40}; pass"),
         (lambda: PII.select("S1"), "codes is one text, 'S1'"),
         (lambda: Verdict.of("S1"), "codes is one text, 'S1'"),
         (lambda: Verdict("S1"), "codes is one text, 'S1'"),
@@ -82,8 +73,8 @@ def test_one_text_where_a_list_is_meant_is_no_list_of_letters(make, message):
 @given(codes_of_pii)
 def test_a_verdict_is_read_back_from_its_own_text(codes):
     verdict = Verdict.of(codes)
-    assert parse(verdict.text, PII) == verdict
-    assert parse(f"\n\n{verdict.text}\n ", PII) == verdict, "Llama Guard begins with a blank line"
+    assert grammar.parse(verdict.text, PII) == verdict
+    assert grammar.parse(f"\n\n{verdict.text}\n ", PII) == verdict, "Llama Guard begins with a blank line"
     assert verdict.is_safe == (not codes)
 
 
@@ -114,7 +105,7 @@ def test_codes_sort_by_number_and_stand_once():
     ],
 )
 def test_anything_else_is_a_failure_with_its_reason(answer, reason):
-    found = parse(answer, PII)
+    found = grammar.parse(answer, PII)
     assert isinstance(found, ParseFailure)
     assert found.answer == answer and reason in found.reason
 
@@ -125,20 +116,20 @@ answers = st.one_of(st.text(max_size=8), st.lists(st.sampled_from(pieces)).map("
 
 @given(answers)
 def test_parse_is_total_and_strict(answer):
-    found = parse(answer, PII)
+    found = grammar.parse(answer, PII)
     assert isinstance(found, ParseFailure) or found.text == answer.strip()
 
 
 def test_every_set_of_codes_is_one_verdict():
-    verdicts = all_verdicts(PII)
+    verdicts = grammar.all_verdicts(PII)
     assert len(verdicts) == len(set(verdicts)) == 32
     assert {v.codes for v in verdicts} == {c for k in range(6) for c in combinations(PII.codes, k)}
     assert verdicts[0].is_safe and [len(v.codes) for v in verdicts] == sorted(len(v.codes) for v in verdicts)
 
 
 def test_a_cap_limits_the_number_of_codes():
-    capped = all_verdicts(LLAMA_GUARD_3, max_violations=2)
+    capped = grammar.all_verdicts(LLAMA_GUARD_3, max_violations=2)
     assert len(capped) == 1 + 14 + 91 and max(len(v.codes) for v in capped) == 2
-    assert all_verdicts(PII, max_violations=9) == all_verdicts(PII)
+    assert grammar.all_verdicts(PII, max_violations=9) == grammar.all_verdicts(PII)
     with pytest.raises(ValueError, match="at least 1"):
-        all_verdicts(PII, max_violations=0)
+        grammar.all_verdicts(PII, max_violations=0)

@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard_utils.audit import (
-    Correction,
-    LabelNoise,
-    add_label_noise,
-    apply_corrections,
-    read_corrections,
-    write_corrections,
-    wrong_pairs,
-)
+from guard_utils.audit import Correction, LabelNoise, add_label_noise, apply_corrections, wrong_pairs
+from guard_utils.audit.changes import read_corrections, write_corrections
 from guard_utils.data.examples import Example
 from guard_utils.data.labels import reference_codes_evaluation
 from guard_utils.policy import PII

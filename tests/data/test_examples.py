@@ -105,6 +105,13 @@ def test_rows_that_contradict_themselves_are_shown_and_kept(row: Row, told: str)
     assert found[1].codes == label_map.codes({span.label for span in found[1].spans})
 
 
+def test_contradictions_are_counted_by_kind_in_one_warning() -> None:
+    rows = [GOOD | {"id": str(n), "privacy_mask": [NAME][: n % 2]} for n in range(5)]
+    with pytest.warns(UserWarning, match=r" 5 rows: a label of target_text .*; first row 1 has") as shown:
+        found = to_examples(rows, PII_200K)
+    assert len(shown) == 1 and [e.codes for e in found] == [(), ("S1",), (), ("S1",), ()]
+
+
 @pytest.mark.parametrize(
     "row",
     [

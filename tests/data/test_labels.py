@@ -6,15 +6,8 @@ from typing import Any
 
 import pytest
 
-from guard_utils.data.labels import (
-    PII_65K,
-    PII_200K,
-    LabelMap,
-    LabelRule,
-    UnknownLabelError,
-    reference_codes_evaluation,
-    reference_codes_training,
-)
+from guard_utils.data import PII_65K, PII_200K, LabelMap, LabelRule, UnknownLabelError
+from guard_utils.data.labels import reference_codes_evaluation, reference_codes_training
 
 VIOLATIONS = {
     "S1": {"NAME", "FULLNAME", "FIRSTNAME", "MIDDLENAME", "LASTNAME"},

@@ -85,11 +85,13 @@ BAD_ROWS = [
     (change(source_text="Ann \ud800"), "source_text", r"'Ann \\ud800' holds a lone surrogate; decode the file with"),
     (change(source_text=" \n\u3000"), "source_text", "blank; give it text"),
     (change(source_text="x" * (MAX_CHARACTERS + 1)), "source_text", "8,001 characters, .*shorten or split it"),
+    (change(id=None), "id", "missing or null"),
     (change(id="3"), "id", "'3' is the id of row 4 too; give each row its own"),
     (lambda row: {key: row[key] for key in row if key != "target_text"}, "target_text", "missing or null"),
     (change(privacy_mask="[{'label': 'CITY'}]"), "privacy_mask", "expected a list, got .*write a list"),
     (change(privacy_mask=["CITY"]), "privacy_mask", "expected an object with value, start, end, label, got 'CITY'"),
     (change_mask(label=None), "privacy_mask", "'label' of .*missing or null"),
+    (change_mask(start="four"), "privacy_mask", "'start' of .*expected int, got 'four'"),
 ]
 
 
@@ -202,6 +204,7 @@ def wrapped(cause: Exception) -> Exception:
         (named("OfflineModeIsEnabled"), "cannot be reached"),
         (wrapped(DatasetGenerationCastError("column 'gated' differs")), "files have different columns: .*data_files"),
         (wrapped(OSError(errno.ENOSPC, "No space left on device")), "disk is full: free space, or set HF_HOME"),
+        (OSError("Not enough disk space. Needed: 1 GB"), "disk is full"),
         (wrapped(ModuleNotFoundError("No module named 'zstandard'")), "package is missing: .*'zstandard'"),
         (FileNotFoundError("Unable to find 'hf://x/y*'"), "choose data_files=... from https://.*/tree/main"),
         (wrapped(ValueError("odd")), r"none that `load` knows, read the error. \(ValueError: odd\)"),

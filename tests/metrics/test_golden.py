@@ -9,17 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from guard_utils import metrics
 from guard_utils.data import load_splits, reference_codes_evaluation
-from guard_utils.metrics import (
-    bootstrap,
-    compare_systems,
-    ladder,
-    multilabel_confusion,
-    per_category,
-    rescore,
-    summary,
-    tune,
-)
 from guard_utils.policy import PII
 from guard_utils.profiles import resolve
 from guard_utils.scoring import read_predictions
@@ -52,11 +43,11 @@ def plain(value: Any) -> Any:
 @pytest.mark.parametrize("name", [name for name in GOLDEN if name.startswith(SYSTEMS)])
 def test_scores_and_intervals(tables: dict[str, pd.DataFrame], name: str) -> None:
     df, golden = tables[name], GOLDEN[name]
-    assert plain(summary(df, PII)) == golden["summary"]
-    assert plain(per_category(df, PII)) == golden["per_category"]
-    assert multilabel_confusion(df, PII).to_numpy().tolist() == golden["confusion"]
-    assert rescore(df).weighted_f1 == golden["reference"]
-    found = {metric: plain(row) for metric, *row in bootstrap(df, PII, resamples=200).itertuples(index=False)}
+    assert plain(metrics.summary(df, PII)) == golden["summary"]
+    assert plain(metrics.per_category(df, PII)) == golden["per_category"]
+    assert metrics.multilabel_confusion(df, PII).to_numpy().tolist() == golden["confusion"]
+    assert metrics.rescore(df).weighted_f1 == golden["reference"]
+    found = {metric: plain(row) for metric, *row in metrics.bootstrap(df, PII, resamples=200).itertuples(index=False)}
     # A mean of fractions: BLAS adds them up in an order of its own on each processor, so the last digit may differ.
     assert found.pop("outside") == pytest.approx(golden["bootstrap"].pop("outside"), rel=1e-12)
     ranked = ("ap_", "binary_auprc")  # has no interval any more
@@ -65,16 +56,17 @@ def test_scores_and_intervals(tables: dict[str, pd.DataFrame], name: str) -> Non
 
 @pytest.mark.parametrize("part", ["test", "independent"])
 def test_comparison(tables: dict[str, pd.DataFrame], part: str) -> None:
-    others = {name: tables[f"{name}-{part}"] for name in SYSTEMS[:3]}
-    assert plain(compare_systems(tables[f"tuned-{part}"], others, PII, resamples=200)) == GOLDEN[f"against-{part}"]
+    df, others = tables[f"tuned-{part}"], {name: tables[f"{name}-{part}"] for name in SYSTEMS[:3]}
+    assert plain(metrics.compare_systems(df, others, PII, resamples=200)) == GOLDEN[f"against-{part}"]
 
 
 def test_thresholds_ladder_and_the_reference_sets(tables: dict[str, pd.DataFrame]) -> None:
-    tuned = {goal: tune(tables["tuned-validation"], PII, goal) for goal in ("f1", "recall")}
+    tuned = {goal: metrics.tune(tables["tuned-validation"], PII, goal) for goal in ("f1", "recall")}
     assert tuned.items() <= GOLDEN["thresholds"].items()
     df = tables["tuned-test"]
     old = [reference_codes_evaluation(labels) for labels in df["labels"]]
-    steps = ladder(df, PII, reference_gold=old, resamples=200).rename(columns={"value": "weighted_f1"})
+    steps = metrics.ladder(df, PII, reference_gold=old, resamples=200).rename(columns={"value": "weighted_f1"})
     assert plain(steps.drop(columns="step")) == {k: v[:3] for k, v in GOLDEN["ladder"].items() if k != "step"}
     several = df["gold"].map(len) >= 2
-    assert [rescore(df[~several]).weighted_f1, rescore(df[several]).weighted_f1] == [GOLDEN["single"], GOLDEN["multi"]]
+    single, multi = (metrics.rescore(df[rows]).weighted_f1 for rows in (~several, several))
+    assert [single, multi] == [GOLDEN["single"], GOLDEN["multi"]]

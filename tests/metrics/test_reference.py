@@ -67,6 +67,15 @@ def test_ten_thousand_random_pairs_against_a_second_implementation():
     assert (found.confusion == confusion_matrix(right, left, labels=labels)).all(axis=None)
 
 
+def test_rescore_a_table():
+    df = pd.DataFrame({"gold": [["S1", "S4"], [], ["S2"]], "predicted": [["S1"], [], ["S5", "S1"]]})
+    found = rescore(df)
+    # (S1,S1) (S4_M,S4) (safe,safe) (S1,S1_M) (S5,S5_M); S1: tp 1 fp 1 -> 2/3, weight 1; safe 1; S4, S1_M, S5_M 0
+    assert found.weighted_f1 == pytest.approx((2 / 3 + 1) / 5)
+    assert found.confusion.to_numpy().sum() == 5 and found.confusion.loc["S4", "S4_M"] == 1
+    assert rescore(df.assign(gold=[["S1"], [], ["S1", "S5"]])).weighted_f1 == 1
+
+
 def test_ceilings_of_the_references_own_rows():
     found = reference_ceilings()
     assert found.round(4).loc["single"].to_dict() == {"perfect_guard": 0.7803, "perfect_learner": 0.9565}

@@ -135,8 +135,11 @@ def test_interval_table_is_text_of_the_bootstrap(small):
         ({"predicted": [[], ["S1"], ["S9"], []]}, r"predicted holds 'S9' on row 2 \(id 'r2'\).*only S1, S2"),
         ({"gold": [[], ["S1", "S1"], [], []]}, r"gold repeats a code on row 1 \(id 'r1'\)"),
         ({"gold": [[], [], [], "S1"]}, r"gold is 'S1' on row 3 .*write a list"),
+        ({"gold": [[], None, [], []]}, r"gold is None on row 1"),
         ({"p_S3": [0.1, 1.2, 0.1, 0.1]}, r"p_S3 is 1.2 on row 1 \(id 'r1'\)"),
+        ({"p_S3": [0.1, 0.1, -0.1, 0.1]}, "p_S3 is -0.1 on row 2"),
         ({"p_unsafe": [0.1, 0.1, 0.1, np.nan]}, "p_unsafe is nan on row 3"),
+        ({"outside": [np.inf, 0.1, 0.1, 0.1]}, "outside is inf on row 0"),
         ({"outside": ["0", "0", "0", "0"]}, "column outside holds .*not numbers"),
     ],
 )

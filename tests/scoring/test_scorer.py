@@ -134,11 +134,11 @@ def test_the_pretrained_model_gives_the_same_with_fewer_nodes(prompt):
 def test_one_category_is_enough_and_many_are_capped(guard, smol_tokenizer, policy, cap, verdicts, monkeypatch):
     monkeypatch.setattr(scorer, "FEW", 0)
     prompt = GuardPrompt(policy, smol_tokenizer)
-    found = GuardScorer(guard, prompt, max_violations=cap, epsilon=1e-4).score(TEXTS[:1], progress=False)
-    assert found.log_probs.shape == (1, verdicts) and found.marginals.shape == (1, len(policy))
+    found = GuardScorer(guard, prompt, max_violations=cap, epsilon=1e-4).score(TEXTS[:2], progress=False)
+    assert found.log_probs.shape == (2, verdicts) and found.marginals.shape == (2, len(policy))
     assert ((found.outside >= 0) & (found.outside <= 1)).all()
-    last = found.verdicts[np.flatnonzero(np.isfinite(found.log_probs[0]))[-1]]
-    assert_exact(found, 0, guard, prompt, TEXTS[0], [Verdict(), last])
+    row, column = np.argwhere(np.isfinite(found.log_probs))[-1]
+    assert_exact(found, row, guard, prompt, TEXTS[row], [Verdict(), found.verdicts[column]])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -18,8 +18,7 @@ def one_kernel(**environment: str) -> Iterator[None]:
 
     def client(*given: Any, **options: Any) -> NotebookClient:
         made = NotebookClient(*given, km=manager, **options)
-        forget = "get_ipython().reset(new_session=True)"
-        made.on_notebook_start = lambda notebook: made.kc.execute(forget, silent=True)
+        made.on_notebook_start = lambda notebook: made.kc.execute("get_ipython().reset(new_session=True)", silent=True)
         return made
 
     with pytest.MonkeyPatch.context() as patch:

@@ -44,7 +44,10 @@ def words(number: int, count: int) -> tuple[list[str], str]:
     )
 
 
-@pytest.mark.parametrize(("count", "role", "most"), [(1, "User", None), (14, "Agent", 2), (30, "User", 2)])
+SIZES = [(1, "User", None), (2, "User", None), (5, "Agent", None), (14, "Agent", 2), (30, "User", 2)]
+
+
+@pytest.mark.parametrize(("count", "role", "most"), SIZES)
 def test_a_policy_of_any_size_trains_scores_and_is_measured(tmp_path: Path, monkeypatch, count, role, most) -> None:
     monkeypatch.setenv("GUARD_ARTIFACTS", str(tmp_path))
     categories = "".join(f"  - name: Thing {i}\n" for i in range(1, count + 1))
@@ -70,6 +73,7 @@ def test_a_policy_of_any_size_trains_scores_and_is_measured(tmp_path: Path, monk
     assert scores["subset_accuracy"] == pytest.approx((gold == said).all(axis=1).mean())
     assert boot.set_index("metric").loc["weighted_f1", "value"] == pytest.approx(scores["weighted_f1"])
     decided = metrics.decide(table, run.policy, metrics.tune(table, run.policy))
+    assert all(set(codes) <= set(run.policy.codes) for codes in decided["predicted"])
     compared = metrics.compare_systems(table, {"decided": decided}, run.policy, resamples=20)
     assert compared.loc["decided", "ours"] == pytest.approx(scores["weighted_f1"])
     wrong = metrics.disagreements(table, run.policy)

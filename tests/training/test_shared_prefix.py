@@ -11,14 +11,8 @@ from torchao.dtypes.nf4tensor import NF4Tensor
 from torchtune.data import padded_collate_sft
 from torchtune.modules.peft import get_adapter_params
 
-from guard_utils.training.shared_prefix import (
-    STEP,
-    WINDOW,
-    collate_shared_prefix,
-    shared_prefix_loss,
-    use_shared_prefix,
-    windows,
-)
+from guard_utils.training import collate_shared_prefix, shared_prefix_loss, use_shared_prefix
+from guard_utils.training.shared_prefix import STEP, WINDOW, windows
 
 IGNORE = -100
 LOSS = nn.CrossEntropyLoss(ignore_index=IGNORE)
