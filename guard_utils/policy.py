@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
+from math import comb
 from pathlib import Path
 from typing import Literal, Self
 
@@ -89,8 +90,7 @@ class Taxonomy:
         """
         require_list(codes, "codes")
         chosen = list(codes)
-        if not chosen or len(set(chosen)) != len(chosen):
-            raise ValueError(f"a policy needs at least one code and each once, got {chosen}")
+        require(0 < len(set(chosen)) == len(chosen), "codes of a policy", chosen, "give at least one code, each once")
         picked = tuple(self.categories[self.position(code)] for code in chosen)
         return type(self)(f"{self.name}[{','.join(chosen)}]", picked, tuple(chosen))
 
@@ -231,9 +231,11 @@ def parse(answer: str, policy: Taxonomy) -> Verdict | ParseFailure:
 def all_verdicts(policy: Taxonomy, *, max_violations: int | None = None) -> list[Verdict]:
     """Lists every verdict of a policy: safe first, then by number of codes and code order.
 
-    Five categories give 2^5 = 32. Fourteen with at most two codes (`max_violations`, at least 1) give 1 + 14 + 91.
+    Five categories give 2^5 = 32. Fourteen with at most two codes (`max_violations`, at least 1) give 1 + 14 + 91. More
+    than 200,000 are a ValueError: thirty categories give 2^30, which no memory holds.
     """
-    if max_violations is not None and max_violations < 1:
-        raise ValueError(f"max_violations is {max_violations}; it must be at least 1")
-    largest = min(len(policy), max_violations or len(policy))
+    largest = len(policy) if max_violations is None else min(len(policy), max_violations)
+    require(largest > 0, "max_violations", max_violations, "it must be at least 1")
+    count = sum(comb(len(policy), k) for k in range(largest + 1))
+    require(count <= 200_000, f"verdicts of {len(policy)} categories", count, "set max_violations, to 3 for instance")
     return [Verdict(codes) for k in range(largest + 1) for codes in combinations(_ascending(policy.codes), k)]

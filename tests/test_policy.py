@@ -131,5 +131,7 @@ def test_a_cap_limits_the_number_of_codes():
     capped = grammar.all_verdicts(LLAMA_GUARD_3, max_violations=2)
     assert len(capped) == 1 + 14 + 91 and max(len(v.codes) for v in capped) == 2
     assert grammar.all_verdicts(PII, max_violations=9) == grammar.all_verdicts(PII)
-    with pytest.raises(ValueError, match="at least 1"):
-        grammar.all_verdicts(PII, max_violations=0)
+    thirty = Taxonomy("thirty", PII.categories * 6)
+    for policy, cap, why in ((PII, 0, "at least 1"), (thirty, None, "of 30 categories is 1073741824; set max_violat")):
+        with pytest.raises(ValueError, match=why):
+            grammar.all_verdicts(policy, max_violations=cap)
