@@ -16,20 +16,10 @@ from tools.corpus.compose import generate
 ROPE = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 ROPE["original_max_position_embeddings"] = 8192
 PUBLISHED = {
-    "meta-llama/Llama-Guard-3-8B": {
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "tie_word_embeddings": False,
-        "rope_scaling": ROPE | {"factor": 8.0},
-    },
-    "meta-llama/Llama-Guard-3-1B": {
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "tie_word_embeddings": True,
-        "rope_scaling": ROPE | {"factor": 32.0},
-    },
+    "meta-llama/Llama-Guard-3-8B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+    | {"tie_word_embeddings": False, "rope_scaling": ROPE | {"factor": 8.0}},
+    "meta-llama/Llama-Guard-3-1B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
+    | {"tie_word_embeddings": True, "rope_scaling": ROPE | {"factor": 32.0}},
 }
 """What the configs on the hub say of the two models."""
 GUARD_3 = Path(__file__).with_name("llama_guard_3.jinja").read_text(encoding="utf-8")
@@ -61,23 +51,13 @@ def write_model(root: Path, name: str, tokenizer: Any) -> None:
         torch.manual_seed(0)
         model = LlamaForCausalLM(config).to(torch.bfloat16)
     folder = root / name
-    model.save_pretrained(folder)
-    whole = folder / "model.safetensors"
-    weights = load_file(whole)
     if name.endswith("8B"):
-        keys = sorted(weights)
-        parts = [keys[i::4] for i in range(4)]
-        names = [f"model-{i:05d}-of-00004.safetensors" for i in range(1, 5)]
-        for file, part in zip(names, parts, strict=True):
-            save_file({key: weights[key] for key in part}, folder / file, metadata={"format": "pt"})
-        places = {key: file for file, part in zip(names, parts, strict=True) for key in part}
-        size = sum(weight.nbytes for weight in weights.values())
-        index = {"metadata": {"total_size": size}, "weight_map": places}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-        whole.unlink()
+        model.save_pretrained(folder, max_shard_size="300KB")
     else:
+        model.save_pretrained(folder)
+        weights = load_file(folder / "model.safetensors")
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
-        save_file(weights, whole, metadata={"format": "pt"})
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     own = copy.copy(tokenizer)
     own.eos_token = "<|eot_id|>"
     own.chat_template = TEMPLATES[name]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from tools.corpus.values import Piece
 
 Fields = Sequence[tuple[str, list[Piece]]]
+Format = Callable[[Fields, random.Random], list[Piece]]
 
 
 def _machine_key(key: str, rng: random.Random) -> str:
@@ -109,13 +110,4 @@ def _markdown(fields: Fields, rng: random.Random) -> list[Piece]:
     return _wrap(fields, rng, form="VALUE", joint=" | ", ends=(head, " |"), machine=False)
 
 
-FORMATS: tuple[Callable[[Fields, random.Random], list[Piece]], ...] = (
-    _json,
-    _xml,
-    _form,
-    _form,
-    _key_value,
-    _log,
-    _values_only,
-    _markdown,
-)
+FORMATS: tuple[Format, ...] = (_json, _xml, _form, _form, _key_value, _log, _values_only, _markdown)
