@@ -1,8 +1,8 @@
 """The adapter of a trained guard: its weight change in low rank, trained on for some updates.
 
-The rank costs accuracy and the updates win it back: the two matrices of each linear layer start from the truncated
-singular value decomposition of the layer's change, and learn from the training file as the guard did, behind a shared
-prefix. Does not: load an adapter (`guard_utils.training.adapters`).
+Rank and 8 bits cost accuracy and the updates win it back: the two matrices of each linear layer start from the
+truncated singular value decomposition of the layer's change, and learn, rounded as they will be written, from the
+training file as the guard did, behind a shared prefix. Does not: load an adapter (`guard_utils.training.adapters`).
 """
 
 from pathlib import Path
@@ -10,13 +10,11 @@ from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 from torchtune.config import instantiate
 from torchtune.models.convert_weights import hf_to_tune, tune_to_peft_adapter_weights
 from tqdm.auto import tqdm
-from transformers import AutoConfig
 
 from guard_utils.profiles import Run
 from guard_utils.prompt import GuardPrompt
@@ -29,7 +27,7 @@ from guard_utils.training import (
     shared_prefix_loss,
     use_shared_prefix,
 )
-from guard_utils.training.adapters import write_adapter
+from guard_utils.training.adapters import SCALE, adapter_facts, guard_adapter, load_adapter, write_adapter
 
 LEARNING_RATE = 3e-4
 
@@ -45,27 +43,39 @@ class LowRank(nn.Module):
         self.down = nn.Parameter(nn.functional.pad(roots[:, None] * columns[:rank], (0, 0, 0, missing)))
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.up @ self.down
+        return weight + _rounded(self.up) @ _rounded(self.down)
 
 
-def make_adapter(run: Run, folder: Path, *, rank: int = 38, updates: int = 120) -> None:
-    """Writes the adapter of a run's finished training; see `write_adapter`.
+def _rounded(matrix: Tensor) -> Tensor:
+    """The matrix in the numbers that are written; its gradient passes as if it were not rounded."""
+    written = (SCALE * matrix).to(torch.float8_e4m3fn).float() / SCALE
+    return matrix + (written - matrix).detach()
+
+
+def make_adapter(run: Run, folder: Path, *, rank: int = 38, updates: int = 360) -> None:
+    """Writes the adapter of a run's finished training; without one, trains on the adapter that comes with the series.
 
     Args:
         run: Of a profile whose base model is an asset.
-        folder: An older adapter there is replaced.
+        folder: An older adapter there is replaced; see `write_adapter`.
         rank: Of each linear layer's change.
-        updates: Optimizer steps, on the last rows of the training file.
+        updates: Optimizer steps, on the last rows of the training file; those that the adapter has are not repeated.
 
     Raises:
-        FileNotFoundError: Nothing is trained.
-        ValueError: The adapter is too large.
+        FileNotFoundError: Neither is there.
+        ValueError: The adapter is too large, or the older one is damaged.
     """
     config = OmegaConf.create(resolve_config(run, run.folder / "train.jsonl"))
-    shape = AutoConfig.from_pretrained(run.model_folder())
-    sizes = {"num_heads": shape.num_attention_heads, "num_kv_heads": shape.num_key_value_heads}
-    sizes["dim"] = shape.hidden_size
-    base, tuned = (_weights(place, sizes) for place in (run.model_folder(), checkpoint(run)))
+    original, tokenizer = load_model(run.model_folder(), dtype="fp32")
+    prompt, older = GuardPrompt(run.policy, tokenizer), guard_adapter(run)
+    start, _ = load_model(run.model_folder() if older else checkpoint(run), dtype="fp32")
+    done, training = 0, "" if older else checkpoint_fingerprint(run)
+    if older:
+        load_adapter(start, older, prompt=prompt)
+        done, training = (adapter_facts(older)[key] for key in ("updates", "training"))
+    fields = {"num_heads": "num_attention_heads", "num_kv_heads": "num_key_value_heads", "dim": "hidden_size"}
+    sizes = {name: getattr(original.config, theirs) for name, theirs in fields.items()}
+    base, tuned = (_weights(found, sizes) for found in (original, start))
     model = instantiate(config.model)
     model.load_state_dict(base)
     model.requires_grad_(False)
@@ -73,24 +83,20 @@ def make_adapter(run: Run, folder: Path, *, rank: int = 38, updates: int = 120) 
     for name, layer in layers.items():
         key = f"layers.{name}.weight"
         register_parametrization(layer, "weight", LowRank(tuned[key] - base[key], rank))
-    if updates:
-        _train(model, config, updates, fast=run.dtype == "bf16")
+    if updates > done:
+        _train(model, config, updates - done, fast=run.dtype == "bf16")
     weights = {}
     for name, layer in layers.items():
         factors = cast(Any, layer).parametrizations.weight[0]
         weights[f"layers.{name}.lora_a.weight"] = factors.down.detach()
         weights[f"layers.{name}.lora_b.weight"] = factors.up.detach()
-    original, tokenizer = load_model(run.model_folder(), dtype="fp32")
     named = tune_to_peft_adapter_weights(weights, **sizes)
-    prompt = GuardPrompt(run.policy, tokenizer)
-    write_adapter(original, named, folder, prompt=prompt, training=checkpoint_fingerprint(run), updates=updates)
+    write_adapter(original, named, folder, prompt=prompt, training=training, updates=updates)
 
 
-def _weights(folder: Path, sizes: dict[str, int]) -> dict[str, Tensor]:
-    """A model's weights in fp32, under torchtune's names; the output projection is the embedding."""
-    files = sorted(folder.glob("*.safetensors"))
-    weights = {name: weight.float() for file in files for name, weight in load_file(file).items()}
-    weights.pop("lm_head.weight", None)
+def _weights(model: Any, sizes: dict[str, int]) -> dict[str, Tensor]:
+    """A model's weights, copied, under torchtune's names; the output projection is the embedding."""
+    weights = {name: weight.clone() for name, weight in model.state_dict().items() if name != "lm_head.weight"}
     return hf_to_tune(weights, **sizes)
 
 

@@ -196,23 +196,18 @@ def _block(facts: Mapping[str, Any], profile: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def publish_adapter(run: Run, folder: Path, *, rank: int = 38, updates: int = 120) -> None:
-    """Writes the adapter of a run's finished training, unless it is there, and its model card.
-
-    Raises:
-        FileNotFoundError: Nothing is trained.
-        ValueError: The adapter is too large.
-    """
+def publish_adapter(run: Run, folder: Path, *, rank: int = 38, updates: int = 360) -> None:
+    """Writes the adapter of a run's guard, unless it is there, and its model card; see `make_adapter` for errors."""
     from guard_utils.training import checkpoint_fingerprint
-    from guard_utils.training.adapters import adapter_facts
+    from guard_utils.training.adapters import adapter_facts, guard_adapter
     from tools.adapter import make_adapter
 
-    training = checkpoint_fingerprint(run)
     try:
         made = adapter_facts(folder)
     except ValueError:  # none yet, or one of another version, which is made anew
         made = {}
-    if (made.get("training"), made.get("rank"), made.get("updates")) != (training, rank, updates):
+    training = made.get("training") if guard_adapter(run) else checkpoint_fingerprint(run)
+    if (made.get("training"), made.get("rank")) != (training, rank) or made["updates"] < updates:
         make_adapter(run, folder, rank=rank, updates=updates)
     records = load_records(run.folder) if any(run.folder.glob("records/*.json")) else []
     measured = [item for item in records if item.extra.get("checkpoint") == training]
@@ -227,11 +222,12 @@ def model_card(run: Run, facts: Mapping[str, Any], measured: Sequence[Record]) -
     languages = ", ".join(f"{name} ({count:,})" for name, count in Counter(row.language for row in train).most_common())
     categories = zip(run.policy.codes, run.policy.categories, strict=True)
     scores = [
-        f"| {item.name} | {item.n:,} | {item.values['weighted_f1']} | {item.values.get('subset_accuracy', '')} |"
+        f"| {item.name} | {item.n:,} | {item.values['weighted_f1']} | {item.values.get('subset_accuracy', '')} | "
+        f"{item.values.get('minus_full', '')} |"
         for item in measured
         if "weighted_f1" in item.values
     ]
-    head = ["| scored on | texts | weighted F1 | exact match |", "|---|---|---|---|"]
+    head = ["| scored on | texts | weighted F1 | exact match | weighted F1 minus full |", "|---|---|---|---|---|"]
     card = (repository() / "tools" / "card.md").read_text(encoding="utf-8")
     return card.format(
         profile=run.profile.name,

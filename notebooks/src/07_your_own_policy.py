@@ -295,10 +295,11 @@ def guard_of(name, base, count):
     return predict(load_guard(one), splits.test)
 
 
-def curve_point(*point):
-    """The answers of this training, kept, or made where that is wanted."""
-    train = partial(guard_of, *point) if TRAIN_CURVE else None
-    return cached_predictions(mine, f"{point[0]}-{point[2]}", splits.test, {"seed": run.seed}, train)
+def curve_point(name, base, count):
+    """The answers of this training, kept, or made where that is wanted; of another start they don't count."""
+    train = partial(guard_of, name, base, count) if TRAIN_CURVE else None
+    begun = json.loads((start / "asset.json").read_text())["source"] if name == "series" else base
+    return cached_predictions(mine, f"{name}-{count}", splits.test, {"seed": run.seed, "begun": begun}, train)
 
 
 # %%

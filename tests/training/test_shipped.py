@@ -155,5 +155,9 @@ def test_without_a_training_of_yours_the_published_adapter_answers(
         if training.exists():
             training.rename(tmp_path / "gone")
     assert 0 < np.abs(answers[1] - answers[0]).mean() < 0.2
+    before = json.loads((folder / "guard.json").read_text())
+    publish_adapter(run, folder, rank=64, updates=2)  # trains on the one that is there
+    after = json.loads((folder / "guard.json").read_text())
+    assert (after["updates"], after["training"]) == (2, "one") and after["sha256"] != before["sha256"]
     with pytest.raises(FileNotFoundError, match="notebook 03"):
         load_guard(replace(run, profile=PROFILES["smoke"]))
