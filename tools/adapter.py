@@ -68,11 +68,12 @@ def make_adapter(run: Run, folder: Path, *, rank: int = 38, updates: int = 360) 
     config = OmegaConf.create(resolve_config(run, run.folder / "train.jsonl"))
     original, tokenizer = load_model(run.model_folder(), dtype="fp32")
     prompt, older = GuardPrompt(run.policy, tokenizer), guard_adapter(run)
-    start, _ = load_model(run.model_folder() if older else checkpoint(run), dtype="fp32")
-    done, training = 0, "" if older else checkpoint_fingerprint(run)
     if older:
-        load_adapter(start, older, prompt=prompt)
+        start = load_adapter(load_model(run.model_folder(), dtype="fp32")[0], older, prompt=prompt)
         done, training = (adapter_facts(older)[key] for key in ("updates", "training"))
+    else:
+        start = load_model(checkpoint(run), dtype="fp32")[0]
+        done, training = 0, checkpoint_fingerprint(run)
     fields = {"num_heads": "num_attention_heads", "num_kv_heads": "num_key_value_heads", "dim": "hidden_size"}
     sizes = {name: getattr(original.config, theirs) for name, theirs in fields.items()}
     base, tuned = (_weights(found, sizes) for found in (original, start))
@@ -91,7 +92,7 @@ def make_adapter(run: Run, folder: Path, *, rank: int = 38, updates: int = 360) 
         weights[f"layers.{name}.lora_a.weight"] = factors.down.detach()
         weights[f"layers.{name}.lora_b.weight"] = factors.up.detach()
     named = tune_to_peft_adapter_weights(weights, **sizes)
-    write_adapter(original, named, folder, prompt=prompt, training=training, updates=updates)
+    write_adapter(original, named, folder, prompt=prompt, training=training, updates=max(done, updates))
 
 
 def _weights(model: Any, sizes: dict[str, int]) -> dict[str, Tensor]:

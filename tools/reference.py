@@ -103,11 +103,19 @@ def megabytes(name: str) -> float:
     return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
 
 
+def development_rows() -> list[Example]:
+    """The rows of ai4privacy that may be looked at, from `$GUARD_AI4PRIVACY`."""
+    return to_examples(load(Path(os.environ["GUARD_AI4PRIVACY"]) / "development_rows.jsonl.gz"), PII_200K)
+
+
+def cluster_of(part: str) -> str | None:
+    """What a set's intervals resample: templates of our own sets; of ai4privacy's rows each counts by itself."""
+    return "template_id" if part in ("validation", "test", "independent") else None
+
+
 def scores(table: pd.DataFrame, part: str) -> dict[str, Any]:
     """Scores of a predictions table with 95 % intervals, and those of the reference's measure on its two sets."""
-    # Our own sets are made from templates; of ai4privacy's rows each counts by itself.
-    cluster = "template_id" if part in ("validation", "test", "independent") else None
-    cells = intervals_of(bootstrap(table, PII, cluster=cluster), METRICS)
+    cells = intervals_of(bootstrap(table, PII, cluster=cluster_of(part)), METRICS)
     found: dict[str, Any] = {
         name: {key: round(x, 4) for key, x in asdict(cell).items()} for name, cell in cells.items()
     }
@@ -122,12 +130,11 @@ def score(names: Sequence[str]) -> None:
     run, rows = resolve("laptop"), load_reference_rows()
     splits = load_splits(run)
     reference = sorted([*rows["single"], *rows["multi"]], key=lambda example: int(example.id))
-    development = to_examples(load(Path(os.environ["GUARD_AI4PRIVACY"]) / "development_rows.jsonl.gz"), PII_200K)
     shelf = repository() / "notebooks" / "predictions" / run.profile.name
     told = json.loads((shelf / "rivals.json").read_text()) if (shelf / "rivals.json").exists() else {}
     for name in names:
         answer, made_from = systems(run, splits.train)[name], facts(name, run, splits.train)
-        parts = {"reference": reference, "development": development, **splits.held_out}
+        parts = {"reference": reference, "development": development_rows(), **splits.held_out}
         tables = {part: answer(examples) for part, examples in parts.items()}
         # The notebooks themselves write what the baselines answer to the held-out sets.
         shipped = {"reference": reference_examples()} | (splits.held_out if name in RIVALS else {})

@@ -3,10 +3,9 @@ r"""F1 against minutes of training: configurations in turn, on one machine.
     python -m tools.benchmarks.time_to_f1 "rows=3488 batch_size=32 dataset.evidence=0" "rows=1744" \
         "rows=1744 optimizer.lr=3e-4" --seeds 0 1 2 --output tools/benchmarks/results/time_to_f1.json
 
-A configuration is what it changes in `torchtune_configs/<profile>.yaml`, and how many of the training rows it takes;
-the others are compared with the first. Each training has a folder of its own: one that is done is not repeated, and one
-that was cut off goes on. Scored are the validation rows and, where `$GUARD_AI4PRIVACY` is set, ai4privacy's development
-rows. Does not: score a test set.
+A configuration is what it changes in `torchtune_configs/<profile>.yaml`, and how many training rows it takes; others
+are compared with the first. Each training has its own folder: one that is done is not repeated, one that was cut off
+goes on. Scored are validation rows and, with `$GUARD_AI4PRIVACY`, development rows. Does not: score a test set.
 """
 
 import argparse
@@ -20,7 +19,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from guard_utils.data import PII_200K, load, load_splits, to_examples
+from guard_utils.data import load_splits
 from guard_utils.formatter import write_training_file
 from guard_utils.metrics import bootstrap, compare_systems
 from guard_utils.policy import PII
@@ -29,6 +28,7 @@ from guard_utils.records import intervals_of
 from guard_utils.scoring import tuned_predictions
 from guard_utils.training import finetune
 from tools.benchmarks.figures import write_benchmark
+from tools.reference import cluster_of, development_rows
 
 
 def train(profile: str, changes: str, seed: int) -> tuple[dict[str, float], dict[str, pd.DataFrame]]:
@@ -42,8 +42,8 @@ def train(profile: str, changes: str, seed: int) -> tuple[dict[str, float], dict
     splits, file = load_splits(run), run.folder / "train.jsonl"
     write_training_file(splits.train, file, run.policy)
     training, sets = finetune(run, file), {"validation": splits.validation}
-    if folder := os.environ.get("GUARD_AI4PRIVACY"):
-        sets["development"] = to_examples(load(Path(folder) / "development_rows.jsonl.gz"), PII_200K)
+    if os.environ.get("GUARD_AI4PRIVACY"):
+        sets["development"] = development_rows()
     return {"examples": training.examples, "minutes": training.seconds / 60}, tuned_predictions(run, sets)
 
 
@@ -51,12 +51,10 @@ def scores(tables: dict[str, pd.DataFrame], first: dict[str, pd.DataFrame]) -> d
     """Weighted F1 of a training on each set, and the difference to the first configuration's; both with intervals."""
     told: dict[str, Any] = {}
     for part, table in tables.items():
-        # Of the corpus, templates are resampled; rows of ai4privacy count each by itself.
-        draws = {"cluster": "template_id" if part == "validation" else None}
+        draws = {"cluster": cluster_of(part)}
         f1 = intervals_of(bootstrap(table, PII, **draws), ["weighted_f1"])["weighted_f1"]
-        found = compare_systems(table, {"first": first[part]}, PII, **draws).loc["first"]
-        difference = {key: float(found[key]) for key in ("difference", "low", "high")}
-        told[part] = {"n": len(table), "weighted_f1": asdict(f1), "to_first": difference}
+        compared = compare_systems(table, {"first": first[part]}, PII, **draws)[["difference", "low", "high"]]
+        told[part] = {"n": len(table), "weighted_f1": asdict(f1), "to_first": compared.loc["first"].to_dict()}
     return told
 
 
